@@ -1,0 +1,50 @@
+"""A diagnosis as JSON: the keys ``fog``, ``shake``, ``rain``, ``noise`` (each null or an object) and ``scene``.
+
+Units and ranges are those of :mod:`rnr.diagnosis.types`.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from rnr.diagnosis.types import FINDINGS, Diagnosis, quantities
+
+
+def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
+    return dataclasses.asdict(diagnosis)
+
+
+def from_dict(data: Any) -> Diagnosis:
+    """Inverse of :func:`to_dict`. ``ValueError`` for unknown or missing keys and for values out of range."""
+    findings: dict[str, Any] = {}
+    _check_keys(data, {*FINDINGS, "scene"}, "a diagnosis")
+    for kind, finding in FINDINGS.items():
+        if (values := data[kind]) is None:
+            continue
+        _check_keys(values, set(quantities(finding)), kind)
+        if missing := [key for key, value in values.items() if value is None]:
+            raise ValueError(f"{kind}.{missing[0]} must be a number, got null")
+        findings[kind] = finding(**values)
+    return Diagnosis(**findings, scene=data["scene"])
+
+
+def save(diagnosis: Diagnosis, path: Path) -> None:
+    path.write_text(json.dumps(to_dict(diagnosis), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load(path: Path) -> Diagnosis:
+    """Reads one diagnosis. ``ValueError`` names the file and what is wrong with it; ``OSError`` if it cannot be read."""
+    try:
+        return from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, RecursionError) as error:  # ValueError: also malformed JSON and text that is not UTF-8
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _check_keys(data: Any, expected: set[str], what: str) -> None:
+    if not isinstance(data, dict):
+        raise ValueError(f"{what} must be an object with the keys {', '.join(sorted(expected))}, got {type(data).__name__}")
+    if unknown := set(data) - expected:
+        raise ValueError(f"{what} has no key {sorted(unknown)[0]!r}; its keys are {', '.join(sorted(expected))}")
+    if missing := expected - set(data):
+        raise ValueError(f"{what} lacks the key {sorted(missing)[0]!r}")
