@@ -45,9 +45,15 @@ def render(diagnosis: Diagnosis, fields: Iterable[str] = FIELDS) -> str:
 
 
 def parse(text: str) -> Diagnosis | ParseFailure:
-    """The diagnosis that ``text`` spells, or a :class:`ParseFailure` that says where it goes wrong. Never raises."""
+    """The diagnosis that ``text`` spells, or a :class:`ParseFailure` that says where it goes wrong. Never raises.
+
+    Only what :func:`render` prints is read, but for white space around it: no -00 deg, no second space in the scene.
+    """
     try:
-        return _parse(text)
+        diagnosis = _parse(text)
+        if (printed := render(diagnosis)) != text.strip():
+            raise ValueError(f"not in the one printed form, which is {printed!r}")
+        return diagnosis
     except ValueError as error:
         return ParseFailure(text, str(error))
 

@@ -45,10 +45,11 @@ class Quantity:
         if not isinstance(values, (tuple, list)) or len(values) != self.count:
             raise ValueError(f"{name} must be {self.count} numbers, got {value!r}")
         for number in values:
-            if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+            is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+            if not (is_number and -math.inf < number < math.inf):  # math.isfinite overflows on a huge int
                 raise ValueError(f"{name} must be a finite number, got {number!r}")
             if not self.low <= number <= self.high:
-                raise ValueError(f"{name} must lie within [{self.low:g}, {self.high:g}], got {number:g}")
+                raise ValueError(f"{name} must lie within [{self.low:g}, {self.high:g}], got {number!r}")
         return tuple(float(v) for v in values) if self.count > 1 else float(value)
 
     def round(self, value: float) -> float:

@@ -1,0 +1,161 @@
+"""The one DataModule of all stages: integers from the loader, degradation on the device (``on_after_batch_transfer``)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from rnr.data.batch import CleanBatch, DegradedBatch, RealBatch
+from rnr.data.dataset import PhotoDataset, TrainBatches, WholePhotoBatches, collate, seed_of
+from rnr.data.photos import Photo, find_photos, shipped_photos
+from rnr.degradation import Degrader
+from rnr.diagnosis.truth import diagnoses
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Folders of clean photos for each split, and of real degraded ones for ``predict``. None: what scikit-image ships.
+
+    Without ``val`` the last ``val_share`` of each training folder is held out: photos taken one after the other often
+    show the same room, so neighbours stay together.
+    """
+
+    train: list[str] | None = None
+    val: list[str] | None = None
+    test: list[str] | None = None
+    predict: list[str] | None = None
+    val_share: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.val_share < 1:
+            raise ValueError(f"val_share must lie within [0, 1), got {self.val_share:g}")
+
+
+class DegradationDataModule(LightningDataModule):
+    """Clean photos in, degraded ones with their true diagnosis out.
+
+    Training photos are cropped and degraded anew each epoch; validation and test photos stay whole, and each draws
+    its degradation from ``eval_seed`` and its own name, whatever the batch size, order or number of devices.
+
+    Args:
+        sources: where the photos are.
+        batch_size: training photos a step at the smallest of ``crops``.
+        crops: sides of the square training crops, in pixels; each batch takes one of them.
+        visits: looks at each training photo an epoch.
+        eval_batch_size: whole photos a step in validation, test and prediction.
+        limit_eval: at most so many validation or test photos, evenly spread; None for all.
+        degrader: the degradation model of training.
+        eval_degrader: that of validation and test; None for the same.
+        seed: of the training order, crops and degradations.
+        eval_seed: of the validation and test degradations.
+        num_workers: loader processes.
+        cache_gb: memory for decoded training photos, a loader process.
+    """
+
+    def __init__(
+        self,
+        sources: Sources = Sources(),  # noqa: B008  (frozen)
+        batch_size: int = 16,
+        crops: Sequence[int] = (128,),
+        visits: int = 1,
+        eval_batch_size: int = 4,
+        limit_eval: int | None = None,
+        degrader: Degrader = Degrader(),  # noqa: B008  (frozen)
+        eval_degrader: Degrader | None = None,
+        seed: int = 0,
+        eval_seed: int = 0,
+        num_workers: int = 0,
+        cache_gb: float = 2.0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or eval_batch_size < 1 or visits < 1:
+            raise ValueError("batch_size, eval_batch_size and visits must be at least 1")
+        if not crops or min(crops) < 16:
+            raise ValueError(f"crops must be sides of at least 16 pixels, got {list(crops)}")
+        self.sources = sources
+        self.batch_size, self.crops, self.visits = batch_size, tuple(crops), visits
+        self.eval_batch_size, self.limit_eval = eval_batch_size, limit_eval
+        self.degrader = degrader
+        self.eval_degrader = eval_degrader or self.degrader
+        self.seed, self.eval_seed = seed, eval_seed
+        self.num_workers, self.cache_bytes = num_workers, int(cache_gb * 2**30)
+        self.sets: dict[str, PhotoDataset] = {}
+
+    def setup(self, stage: str) -> None:
+        """Finds the photos of the splits that ``stage`` needs. Raises ``PhotoError`` for a folder without any."""
+        if stage == "fit" and "train" not in self.sets:
+            train, val = self._training_photos()
+            self.sets["train"] = PhotoDataset(train, self.seed, self.cache_bytes)
+            self.sets["val"] = PhotoDataset(self._limited(val), self.eval_seed)
+        if stage == "validate" and "val" not in self.sets:
+            self.sets["val"] = PhotoDataset(self._limited(self._training_photos()[1]), self.eval_seed)
+        if stage == "test" and "test" not in self.sets:
+            photos = _all_photos(self.sources.test) if self.sources.test else shipped_photos("test")
+            self.sets["test"] = PhotoDataset(self._limited(photos), self.eval_seed)
+        if stage == "predict" and "predict" not in self.sets:
+            photos = _all_photos(self.sources.predict) if self.sources.predict else shipped_photos("test")
+            self.sets["predict"] = PhotoDataset(photos, self.eval_seed)
+
+    def _training_photos(self) -> tuple[list[Photo], list[Photo]]:
+        if self.sources.train is None:
+            return shipped_photos("train"), _all_photos(self.sources.val) if self.sources.val else shipped_photos("val")
+        if self.sources.val:
+            return _all_photos(self.sources.train), _all_photos(self.sources.val)
+        train, val = [], []
+        for folder in self.sources.train:
+            photos = find_photos(folder)
+            kept = len(photos) - round(len(photos) * self.sources.val_share)
+            train += photos[:kept]
+            val += photos[kept:]
+        return train, val
+
+    def _limited(self, photos: list[Photo]) -> list[Photo]:
+        if not self.limit_eval or self.limit_eval >= len(photos):
+            return photos
+        return [photos[i * len(photos) // self.limit_eval] for i in range(self.limit_eval)]
+
+    def train_dataloader(self) -> DataLoader:
+        batches = TrainBatches(len(self.sets["train"]), self.batch_size, self.crops, self.seed, self.visits)
+        return DataLoader(
+            self.sets["train"], batch_sampler=batches, collate_fn=collate, num_workers=self.num_workers
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        return self._whole("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._whole("test")
+
+    def predict_dataloader(self) -> DataLoader:
+        return self._whole("predict")
+
+    def _whole(self, split: str) -> DataLoader:
+        photos = self.sets[split]
+        batches = WholePhotoBatches(photos.photos, self.eval_batch_size)
+        return DataLoader(photos, batch_sampler=batches, collate_fn=collate, num_workers=self.num_workers)
+
+    def on_after_batch_transfer(self, batch: CleanBatch, dataloader_idx: int) -> DegradedBatch | RealBatch:
+        """Degrades on the device that the batch is on, in float32 whatever the training precision."""
+        trainer = self.trainer
+        split = "train" if trainer.training else "test" if trainer.testing else "predict" if trainer.predicting else "val"
+        photos = [self.sets[split].photos[i] for i in batch.index.tolist()]
+        names = [photo.name for photo in photos]
+        clean = batch.photo.float() / 255
+        if split == "predict":
+            return RealBatch(clean, names)
+        degrader = self.degrader if split == "train" else self.eval_degrader
+        return degrade(clean, batch, degrader, [photo.scene for photo in photos], names)
+
+
+def degrade(
+    clean: torch.Tensor, batch: CleanBatch, degrader: Degrader, scenes: list[str | None], names: list[str]
+) -> DegradedBatch:
+    """Draws each photo's degradation from its seed and applies it. clean: (B, 3, H, W) in [0, 1]."""
+    seeds = batch.seed.tolist()
+    with torch.no_grad(), torch.autocast(clean.device.type, enabled=False):
+        drawn = degrader.sample([torch.Generator().manual_seed(seed) for seed in seeds])
+        degraded = degrader.apply(clean, batch.depth.float() / 255, drawn)
+        quantised = (degraded.image * 255).round() / 255
+    return DegradedBatch(clean, quantised, diagnoses(degraded, scenes), [seed_of(s, "model") for s in seeds], names)

@@ -1,0 +1,156 @@
+"""A map-style data set of photos, and the sampler that decides which photo comes when, at which size."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.distributed
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from rnr.data.batch import CleanBatch
+from rnr.data.depth import depth_of
+from rnr.data.photos import Photo, PhotoError, open_photo, photo_size
+
+
+class Visit(NamedTuple):
+    """One look at a photo. crop: side of a random square crop in pixels, or 0 for the whole photo."""
+
+    index: int
+    epoch: int
+    crop: int
+
+
+def seed_of(*key: object) -> int:
+    """A 48-bit seed that depends on nothing but ``key``."""
+    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=6).digest()
+    return int.from_bytes(digest, "big")
+
+
+class PhotoDataset(Dataset):
+    """Photos as uint8 tensors with their depth. A visit's crop, flip and degradation follow from (seed, epoch, name)
+    alone. Decoded photos are kept in memory up to ``cache_bytes``."""
+
+    def __init__(self, photos: Sequence[Photo], seed: int, cache_bytes: int = 0) -> None:
+        self.photos = list(photos)
+        self.seed = seed
+        self.free_bytes = cache_bytes
+        self._cache: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, visit: Visit) -> tuple[Tensor, Tensor, int, int]:
+        photo, depth = self._read(visit.index)
+        seed = seed_of(self.seed, visit.epoch, self.photos[visit.index].name)
+        if visit.crop:
+            generator = torch.Generator().manual_seed(seed + 1)
+            photo, depth = _random_crop(photo, depth, visit.crop, generator)
+        return photo, depth, visit.index, seed
+
+    def _read(self, index: int) -> tuple[Tensor, Tensor]:
+        if index not in self._cache:
+            photo = torch.from_numpy(open_photo(self.photos[index].path)).permute(2, 0, 1).contiguous()
+            pair = photo, depth_of(self.photos[index], photo)
+            size = sum(t.numel() for t in pair)
+            if size > self.free_bytes:
+                return pair
+            self.free_bytes -= size
+            self._cache[index] = pair
+        return self._cache[index]
+
+
+def collate(items: list[tuple[Tensor, Tensor, int, int]]) -> CleanBatch:
+    photos, depths, indices, seeds = zip(*items, strict=True)
+    return CleanBatch(torch.stack(photos), torch.stack(depths), torch.tensor(indices), torch.tensor(seeds))
+
+
+def _random_crop(photo: Tensor, depth: Tensor, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A random square crop, mirrored half of the time; a photo too small is repeated by reflection first."""
+    both = torch.cat([photo, depth])
+    for axis in (1, 2):
+        while both.shape[axis] < side:
+            both = torch.cat([both, both.flip(axis)], dim=axis)
+    top, left, mirror = (
+        int(torch.randint(n, (), generator=generator)) for n in (both.shape[1] - side + 1, both.shape[2] - side + 1, 2)
+    )
+    both = both[:, top : top + side, left : left + side]
+    both = both.flip(2) if mirror else both
+    return both[:3], both[3:]
+
+
+class TrainBatches(Sampler[list[Visit]]):
+    """Batches of visits to shuffled photos, anew each epoch, sharded over processes. Each batch draws one of ``crops``;
+    a batch of large crops holds fewer photos, so that all batches hold about ``batch_size`` times the smallest crop's
+    pixels. ``visits`` looks are taken at each photo an epoch."""
+
+    def __init__(self, count: int, batch_size: int, crops: Sequence[int], seed: int, visits: int = 1) -> None:
+        self.count, self.batch_size, self.crops = count, batch_size, list(crops)
+        self.seed, self.visits, self.epoch = seed, visits, 0
+        self._plans: dict[int, list[list[Visit]]] = {}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[Visit]]:
+        yield from self._plan()
+
+    def __len__(self) -> int:
+        return len(self._plan())
+
+    def _plan(self) -> list[list[Visit]]:
+        if self.epoch not in self._plans:
+            self._plans = {self.epoch: self._make_plan()}
+        return self._plans[self.epoch]
+
+    def _make_plan(self) -> list[list[Visit]]:
+        generator = torch.Generator().manual_seed(seed_of(self.seed, "order", self.epoch))
+        visits = [
+            (index, self.epoch * self.visits + v)
+            for v in range(self.visits)
+            for index in torch.randperm(self.count, generator=generator).tolist()
+        ]
+        rank, world = _rank_and_world()
+        visits = visits[rank : len(visits) - len(visits) % world : world] if len(visits) >= world else visits
+        batches = []
+        # The draw of crops is the same on every process, so all take equally many steps of equal cost.
+        while visits:
+            crop = self.crops[int(torch.randint(len(self.crops), (), generator=generator))]
+            size = max(1, round(self.batch_size * (min(self.crops) / crop) ** 2)) if crop else self.batch_size
+            batches.append([Visit(index, epoch, crop) for index, epoch in visits[:size]])
+            visits = visits[size:]
+        return batches
+
+
+class WholePhotoBatches(Sampler[list[Visit]]):
+    """Every photo once, whole, always the same; photos of equal size share a batch. Sharded over processes."""
+
+    def __init__(self, photos: Sequence[Photo], batch_size: int) -> None:
+        rank, world = _rank_and_world()
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, photo in enumerate(photos):
+            try:
+                size = photo_size(photo.path)
+            except PhotoError:
+                size = (0, index)  # a batch of its own; reading it will say what is wrong
+            groups.setdefault(size, []).append(index)
+        batches = [
+            [Visit(index, 0, 0) for index in group[i : i + batch_size]]
+            for group in groups.values()
+            for i in range(0, len(group), batch_size)
+        ]
+        self.batches = batches[rank::world]
+
+    def __iter__(self) -> Iterator[list[Visit]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _rank_and_world() -> tuple[int, int]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1

@@ -1,0 +1,157 @@
+"""Photos from files: opened with care, found in folders, and those that ship with scikit-image."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+MAX_PIXELS = 50_000_000
+
+
+class PhotoError(ValueError):
+    """A file that cannot be used as a photo; the message names the file and says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One clean photo on disk. depth: a file of its depth, or None. scene: what it shows, or None."""
+
+    path: Path
+    name: str
+    depth: Path | None = None
+    scene: str | None = None
+
+
+def open_photo(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, turned upright by its EXIF tag.
+
+    16-bit files are scaled to 8 bit, grey ones repeated over RGB, transparent ones laid on white, and of a file with
+    several frames the first is taken. Raises :class:`PhotoError` for a file that is missing, no image, truncated or
+    larger than ``max_pixels``.
+    """
+    path = Path(path)
+    # Pillow's own guard against decompression bombs would warn or raise below our limit; the size is checked before
+    # any pixel is decoded, here.
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > max_pixels:
+                raise PhotoError(
+                    f"{path}: {image.width}x{image.height} is {image.width * image.height / 1e6:.1f} megapixels, "
+                    f"over the limit of {max_pixels / 1e6:g}"
+                )
+            image.load()
+            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+    except PhotoError:
+        raise
+    except FileNotFoundError:
+        raise PhotoError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise PhotoError(f"{path}: is a folder, not a photo") from None
+    except Image.UnidentifiedImageError:
+        raise PhotoError(f"{path}: not an image that can be read") from None
+    # Pillow raises SyntaxError, struct.error, EOFError and others for broken files, depending on the format.
+    except Exception as error:
+        raise PhotoError(f"{path}: cannot be read as a photo ({error or type(error).__name__})") from error
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode in ("I;16", "I;16L", "I;16B", "I", "F"):
+        pixels = np.asarray(image, dtype=np.float64)
+        # "I" and "F" hold 16-bit files too, or plain 8-bit values; floating-point files run from 0 to 1.
+        peak = pixels.max(initial=0)
+        full = 65535 if peak > 255 or image.mode.startswith("I;16") else 255 if peak > 1 else 1
+        grey = np.clip(pixels / full * 255 + 0.5, 0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
+    return np.asarray(image.convert("RGB"))
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """(height, width) as :func:`open_photo` will return it, from the header alone. Raises :class:`PhotoError`."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception as error:
+        raise PhotoError(f"{path}: cannot be read as a photo ({error or type(error).__name__})") from error
+
+
+def find_photos(root: str | os.PathLike) -> list[Photo]:
+    """All photos under the folder ``root``, in any layout, sorted by path.
+
+    Depth is taken from ``depth/<stem>.png`` beside a photo or beside its folder; scenes from a ``scenes.jsonl``
+    (``{"photo": relative path, "scene": text}`` a line) in ``root`` or up to two folders above. Raises
+    :class:`PhotoError` if there is no such folder or no photo in it.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise PhotoError(f"{root}: no such folder of photos")
+    paths = sorted(
+        p
+        for p in root.rglob("*")
+        if p.suffix.lower() in SUFFIXES and p.is_file() and "depth" not in p.relative_to(root).parts[:-1]
+    )
+    if not paths:
+        raise PhotoError(f"{root}: no photos found (looked for {', '.join(SUFFIXES)})")
+    scenes = dict(_scenes(root))
+    return [
+        Photo(path, path.relative_to(root).as_posix(), _depth_of(path), scenes.get(path.resolve())) for path in paths
+    ]
+
+
+def _depth_of(path: Path) -> Path | None:
+    for folder in (path.parent, path.parent.parent):
+        if (depth := folder / "depth" / f"{path.stem}.png").is_file():
+            return depth
+    return None
+
+
+def _scenes(root: Path) -> Iterator[tuple[Path, str]]:
+    for folder in [root.resolve(), *root.resolve().parents[:2]]:
+        if (file := folder / "scenes.jsonl").is_file():
+            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+                try:
+                    entry = json.loads(line)
+                    yield (folder / entry["photo"]).resolve(), entry["scene"]
+                except (ValueError, KeyError, TypeError) as error:
+                    raise PhotoError(f"{file}, line {number}: expected {{'photo': ..., 'scene': ...}}") from error
+            return
+
+
+def shipped_photos(split: str) -> list[Photo]:
+    """The photos that scikit-image brings along: 'train' (3), 'val' (1) or 'test' (2, the first with measured depth)."""
+    import skimage.data
+
+    folder = Path(skimage.data.__file__).parent
+    return [
+        Photo(folder / file, file, folder / depth if depth else None, scene) for file, depth, scene in _SHIPPED[split]
+    ]
+
+
+_SHIPPED: dict[str, Sequence[tuple[str, str | None, str]]] = {
+    "train": (
+        ("astronaut.png", None, "Smiling woman with short brown hair in an orange space suit holding a white helmet; "
+         "flag at left, white shuttle model and dark background behind."),
+        ("chelsea.png", None, "Close face of a ginger tabby cat with green eyes, pink nose and white whiskers; "
+         "smooth soft background."),
+        ("coffee.png", None, "White cup of dark coffee with a spoon on a white saucer stands on a brown wooden table."),
+    ),
+    "val": (
+        ("rocket.jpg", None, "White rocket stands on a launch pad between tall steel lightning towers; flat horizon, "
+         "smooth evening sky of blue and orange."),
+    ),
+    "test": (
+        ("motorcycle_left.png", "motorcycle_disp.npz", "Black and chrome motorcycle stands in front of shelves with "
+         "tools and boxes in a workshop; grey smooth floor, yellow and red objects behind."),
+        ("camera.png", None, "Man in a dark coat looks through a camera on a tripod on a lawn; tall tower and buildings "
+         "stand far behind beneath a smooth grey sky."),
+    ),
+}

@@ -1,0 +1,115 @@
+"""The semi-realworld degradation model (Eq. 1): I_d = B_k(t J + (1 - t) A) + S(J) + N, step by step as appendix A.2 goes.
+
+``Degrader.sample`` draws what will be applied; ``apply`` is deterministic and applies just that. Clipping to [0, 1]
+follows every step. Recorded is what was applied, never what was asked for.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rnr.degradation import fog, noise, rain, shake
+from rnr.degradation.fog import FogParams, FogPrior
+from rnr.degradation.noise import NoiseParams, NoisePrior
+from rnr.degradation.rain import RainParams, RainPrior
+from rnr.degradation.severity import Applied, check_probability
+from rnr.degradation.shake import ShakeParams, ShakePrior
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """What to apply to a batch of B photos."""
+
+    fog: FogParams
+    shake: ShakeParams
+    rain: RainParams
+    noise: NoiseParams
+
+    def to(self, device: torch.device) -> "Degradation":
+        return Degradation(
+            *(
+                dataclasses.replace(part, **{f.name: getattr(part, f.name).to(device) for f in dataclasses.fields(part)})
+                for part in (self.fog, self.shake, self.rain, self.noise)
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Degraded:
+    """image: (B, 3, H, W) in [0, 1]. steps: what each of fog, shake, rain, noise did, in this order."""
+
+    image: Tensor
+    steps: dict[str, Applied]
+
+    @property
+    def present(self) -> Tensor:
+        """(B, 4) bool."""
+        return torch.stack([step.present for step in self.steps.values()], dim=1)
+
+    @property
+    def severity(self) -> Tensor:
+        """(B, 4): severity in [1, 100] where present, 0 where absent."""
+        scores = torch.stack([step.severity.float() for step in self.steps.values()], dim=1)
+        return torch.where(self.present, scores, 0.0)
+
+
+@dataclass(frozen=True)
+class Degrader:
+    """Eq. 1 with its priors.
+
+    clean: probability that a photo is left as it is. light: probability that a photo gets one or two of the four at
+    most and no more, so that a restorer also learns what to leave alone. Both are 0 in the paper's setting.
+    """
+
+    fog: FogPrior = field(default_factory=FogPrior)
+    shake: ShakePrior = field(default_factory=ShakePrior)
+    rain: RainPrior = field(default_factory=RainPrior)
+    noise: NoisePrior = field(default_factory=NoisePrior)
+    clean: float = 0.0
+    light: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_probability("clean", self.clean)
+        check_probability("light", self.light)
+        check_probability("clean + light", self.clean + self.light)
+
+    def sample(self, generators: Sequence[torch.Generator]) -> Degradation:
+        """One row of parameters a photo, each from that photo's own (CPU) generator: independent of the batch."""
+        priors = (self.fog, self.shake, self.rain, self.noise)
+        counts = [prior.draws for prior in priors]
+        u = torch.stack([torch.rand(3 + sum(counts), generator=g, dtype=torch.float64) for g in generators])
+        first, *parts = u.split([3, *counts], dim=1)
+        drawn_fog = self.fog.sample(parts[0])
+        drawn = [
+            drawn_fog,
+            self.shake.sample(parts[1]),
+            self.rain.sample(parts[2], drawn_fog.atmospheric_light),
+            self.noise.sample(parts[3]),
+        ]
+        allowed = self._allowed(first)
+        drawn = [dataclasses.replace(part, present=part.present & allowed[:, i]) for i, part in enumerate(drawn)]
+        return Degradation(*drawn)
+
+    def _allowed(self, u: Tensor) -> Tensor:
+        """(B, 4) bool from u (B, 3): none of the four on a clean photo, two (perhaps the same) on a light one."""
+        kind = torch.arange(4)
+        chosen = (kind == (u[:, 1:2] * 4).floor()) | (kind == (u[:, 2:3] * 4).floor())
+        clean, light = u[:, :1] < self.clean, u[:, :1] < self.clean + self.light
+        return ~clean & (~light | chosen)
+
+    @staticmethod
+    def apply(image: Tensor, depth: Tensor, degradation: Degradation) -> Degraded:
+        """image: (B, 3, H, W) in [0, 1]; depth: (B, 1, H, W) relative, in [0, 1]. Deterministic, on image's device."""
+        degradation = degradation.to(image.device)
+        steps: dict[str, Applied] = {}
+        light, beta = degradation.fog.atmospheric_light.to(image), degradation.fog.beta.to(image)
+        steps["fog"] = fog.apply(
+            image, depth, dataclasses.replace(degradation.fog, atmospheric_light=light, beta=beta)
+        )
+        steps["shake"] = shake.apply(steps["fog"].image, degradation.shake)
+        steps["rain"] = rain.apply(steps["shake"].image, degradation.rain)
+        steps["noise"] = noise.apply(steps["rain"].image, degradation.noise)
+        return Degraded(steps["noise"].image, steps)

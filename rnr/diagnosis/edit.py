@@ -1,0 +1,79 @@
+"""Changing a diagnosis: a person overrules a severity, or a group of candidates is spread by small errors."""
+
+import dataclasses
+import math
+
+import torch
+
+from rnr.degradation.fog import MIN_TRANSMISSION
+from rnr.degradation.noise import WORST_VARIANCE
+from rnr.degradation.shake import RADIUS
+from rnr.diagnosis.types import FINDINGS, KINDS, Diagnosis, Finding, Fog, Noise, Rain, Shake, quantities
+
+TYPICAL = Diagnosis(
+    fog=Fog(50.0, (0.85, 0.85, 0.85), 0.53),
+    shake=Shake(20.0, 0.0, 2.9, 0.18),
+    rain=Rain(10.0, 0.002, 0.0, 20.0, 1.5, 0.6, (0.85, 0.85, 0.85)),
+    noise=Noise(30.0, 0.15, 10.0),
+)
+"""What is assumed of a degradation that a person adds by its severity alone."""
+
+
+def with_severity(diagnosis: Diagnosis, kind: str, severity: float) -> Diagnosis:
+    """``diagnosis`` with the severity of ``kind`` set, 0 meaning absence, and the parameters that go with it.
+
+    Severity is a function of the parameters (A.2), so these follow: transmission for fog, length and energy for shake,
+    density for rain, k and b for noise. ``ValueError`` for an unknown kind, or a severity neither 0 nor in [1, 100].
+    """
+    if kind not in KINDS:
+        raise ValueError(f"{kind!r} is no degradation; there are {', '.join(KINDS)}")
+    if severity == 0:
+        return dataclasses.replace(diagnosis, **{kind: None})
+    if not 1 <= severity <= 100:
+        raise ValueError(f"{kind} must be 0 (absent) or a severity within [1, 100], got {severity:g}")
+    finding = diagnosis[kind] or TYPICAL[kind]
+    ratio = (severity - 1) / 99
+    changes: dict[str, float] = {}
+    if isinstance(finding, Fog):
+        changes["transmission"] = 1 - ratio * (1 - MIN_TRANSMISSION)
+    elif isinstance(finding, Shake) and finding.length:
+        # r_rms scales with the kernel, whose energy falls with its extent.
+        old = (finding.severity or TYPICAL.shake.severity) - 1
+        factor = max(ratio * RADIUS, 0.1) / max(old / 99 * RADIUS, 0.1)
+        changes["length"] = min(finding.length * factor, 64)
+        changes["energy"] = min((finding.energy or 0.2) / factor, 1)
+    elif isinstance(finding, Rain) and finding.density:
+        # Coverage c of overlapping streaks is about 1 - exp(-density * area).
+        old = min(((finding.severity or TYPICAL.rain.severity) - 1) / 99, 0.99)
+        factor = math.log1p(-min(ratio, 0.99)) / min(math.log1p(-old), -1e-4)
+        changes["density"] = min(finding.density * factor, 1)
+    elif isinstance(finding, Noise) and finding.k is not None:
+        old = max(((finding.severity or TYPICAL.noise.severity) - 1) / 99 * WORST_VARIANCE, 1e-6)
+        factor = math.sqrt(ratio * WORST_VARIANCE / old)
+        changes = {"k": min(finding.k * factor, 1), "b": max(-99, min(finding.b * factor, 99))}
+    return dataclasses.replace(diagnosis, **{kind: dataclasses.replace(finding, severity=severity, **changes)})
+
+
+def jitter(diagnosis: Diagnosis, strength: float, generator: torch.Generator) -> Diagnosis:
+    """``diagnosis`` with each stated number off by a normal error: ``strength`` times its size, but at least
+    ``strength`` times a tenth of what is typical, kept within its range. Presence and scene stay."""
+    changed = {kind: diagnosis[kind] and _jitter(diagnosis[kind], TYPICAL[kind], strength, generator) for kind in KINDS}
+    return dataclasses.replace(diagnosis, **changed)
+
+
+def _jitter(finding: Finding, typical: Finding, strength: float, generator: torch.Generator) -> Finding:
+    changes = {}
+    for key, spec in quantities(FINDINGS[type(finding).__name__.lower()]).items():
+        value, usual = getattr(finding, key), getattr(typical, key)
+        if value is None:
+            continue
+        values, usuals = (value, usual) if spec.count > 1 else ((value,), (usual,))
+        errors = torch.randn(spec.count, generator=generator).tolist()
+        noisy = []
+        for number, normal, error in zip(values, usuals, errors, strict=True):
+            # An angle's error has nothing to do with its size.
+            size = 60.0 if spec.unit == "deg" else max(abs(number), abs(normal) / 10)
+            moved = number + strength * size * error
+            noisy.append(moved % spec.period if spec.period else min(max(moved, spec.low), spec.high))
+        changes[key] = tuple(noisy) if spec.count > 1 else noisy[0]
+    return dataclasses.replace(finding, **changes)

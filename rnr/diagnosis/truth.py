@@ -1,0 +1,61 @@
+"""Between what was applied (:mod:`rnr.degradation`) and what is said of it (:class:`Diagnosis`), in both directions."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rnr.degradation import Degradation, Degraded, FogParams, NoiseParams, RainParams, ShakeParams
+from rnr.degradation.fog import beta_for
+from rnr.degradation.shake import gaussian_kernel
+from rnr.diagnosis.types import FINDINGS, KINDS, Diagnosis, Fog, Noise, Rain, Shake
+
+
+def diagnoses(degraded: Degraded, scenes: Sequence[str | None] | None = None) -> list[Diagnosis]:
+    """The true diagnosis of each photo of a batch. scenes: the clean scene of each, where known."""
+    count = len(degraded.image)
+    scenes = scenes or [None] * count
+    findings: list[dict[str, object]] = [{} for _ in range(count)]
+    for kind, step in degraded.steps.items():
+        columns = {"severity": step.severity, **step.parameters}
+        lists = {key: values.double().tolist() for key, values in columns.items()}  # one copy from the device each
+        for i, present in enumerate(step.present.tolist()):
+            if present:
+                values = {key: tuple(v[i]) if isinstance(v[i], list) else v[i] for key, v in lists.items()}
+                findings[i][kind] = FINDINGS[kind](**values)
+    return [Diagnosis(**found, scene=scene) for found, scene in zip(findings, scenes, strict=True)]
+
+
+def degradation(diagnoses: Sequence[Diagnosis], depth: Tensor, seeds: Sequence[int]) -> Degradation:
+    """The degradation that a fully stated diagnosis describes, for photos of relative ``depth`` (B, 1, H, W) in [0, 1].
+
+    The mean transmission fixes beta; the blur's direction, length and energy fix a Gaussian kernel. Severities follow
+    from the parameters and are not read. ``seeds`` place the streaks and the noise. ``ValueError`` where a parameter
+    is not stated.
+    """
+    stand_in = Diagnosis(
+        Fog(1, (1, 1, 1), 1), Shake(1, 0, 1, 0.3), Rain(1, 0, 0, 1, 1, 0, (1, 1, 1)), Noise(1, 0, 0)
+    )
+
+    def column(kind: str, key: str) -> Tensor:
+        values = [getattr(d[kind] or stand_in[kind], key) for d in diagnoses]
+        if None in values:
+            raise ValueError(f"the diagnosis does not state {kind}.{key}")
+        return torch.tensor(values, dtype=torch.float64)
+
+    present = {kind: torch.tensor([d[kind] is not None for d in diagnoses]) for kind in KINDS}
+    seed = torch.tensor(seeds, dtype=torch.int64)
+    return Degradation(
+        FogParams(
+            present["fog"],
+            column("fog", "atmospheric_light"),
+            beta_for(depth.double().cpu(), column("fog", "transmission")),
+        ),
+        ShakeParams(present["shake"], gaussian_kernel(*(column("shake", k) for k in ("direction", "length", "energy")))),
+        RainParams(
+            present["rain"],
+            *(column("rain", key) for key in ("density", "slant", "length", "width", "opacity", "color")),
+            seed=seed,
+        ),
+        NoiseParams(present["noise"], column("noise", "k"), column("noise", "b"), seed=seed + 1),
+    )

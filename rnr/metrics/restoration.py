@@ -1,0 +1,54 @@
+"""Fidelity of restored photos to the clean ones: PSNR and SSIM, one figure a photo.
+
+The conventions, all of them here: RGB, not luminance; both images clamped to [0, 1] and rounded to 8 bit, as if saved
+as PNG and read again; for SSIM a Gaussian window of 11 x 11 pixels, sigma 1.5, population covariance, mean over the
+channels and over the pixels whose window lies wholly inside the image, as in Wang et al. (2004) and scikit-image.
+"""
+
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+MAX_PSNR = 100.0
+"""PSNR in dB of equal images, and the most that any pair gets: an infinity would swallow every mean that it enters.
+Only pairs that differ by one level in less than one of 150,000 values are cut down to it."""
+
+SSIM_WINDOW = 11
+
+
+def as_saved(images: Tensor) -> Tensor:
+    """``images`` as they are after saving as 8-bit PNG and reading again: float32, multiples of 1/255 in [0, 1]."""
+    return images.float().clamp(0, 1).mul(255).round().div(255)
+
+
+def psnr(restored: Tensor, clean: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB, (B,), at most :data:`MAX_PSNR`. restored, clean: (B, 3, H, W) in [0, 1]."""
+    _check(restored, clean)
+    ratios = peak_signal_noise_ratio(
+        as_saved(restored), as_saved(clean), data_range=1.0, reduction="none", dim=(1, 2, 3)
+    )
+    return ratios.clamp(max=MAX_PSNR)
+
+
+def ssim(restored: Tensor, clean: Tensor) -> Tensor:
+    """Structural similarity, (B,), in [-1, 1]. restored, clean: (B, 3, H, W) in [0, 1], H and W at least 11.
+
+    torchmetrics reflects the image at its borders and averages over all of it; the border is cut off here before the
+    mean: on a photo of 61 x 83 pixels that moves it by up to 0.014. float32 is within 1e-4 of scikit-image's float64.
+    """
+    _check(restored, clean)
+    if min(clean.shape[-2:]) < SSIM_WINDOW:
+        raise ValueError(f"SSIM needs images of at least 11 x 11 pixels, got {clean.shape[-2]} x {clean.shape[-1]}")
+    _, similarity = structural_similarity_index_measure(
+        as_saved(restored), as_saved(clean), sigma=1.5, reduction="none", data_range=1.0, return_full_image=True
+    )
+    border = SSIM_WINDOW // 2
+    return similarity[..., border:-border, border:-border].mean(dim=(1, 2, 3))
+
+
+def _check(restored: Tensor, clean: Tensor) -> None:
+    if restored.shape != clean.shape or clean.ndim != 4 or clean.shape[1] != 3:
+        raise ValueError(
+            f"restored and clean must both be (B, 3, H, W), got {tuple(restored.shape)} and {tuple(clean.shape)}"
+        )
+    if not (restored.is_floating_point() and clean.is_floating_point()):
+        raise ValueError(f"images must be floats in [0, 1], got {restored.dtype} and {clean.dtype}")

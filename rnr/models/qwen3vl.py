@@ -1,0 +1,314 @@
+"""The reasoner: Qwen3-VL fine-tuned to write a photo's diagnosis (section 3.1).
+
+One class at every scale. A public checkpoint looks at the photo as Qwen's own processor would show it; the compact
+model has the same architecture, a vocabulary of its own, and looks through :class:`~rnr.models.views.Views`.
+
+All photos of a batch have one size, so all share one prompt: the views, the instruction, the assistant's turn. The
+answer is the diagnosis' text, closed by the end of the turn.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import (
+    GenerationConfig,
+    Qwen2Tokenizer,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+from transformers.utils import cached_file
+
+from rnr.diagnosis import FIELDS, KINDS, Diagnosis, ParseFailure, parse, render
+from rnr.diagnosis.prompt import FULL, SHORT
+from rnr.diagnosis.types import quantities
+from rnr.models.interfaces import Reasoner
+from rnr.models.patches import patchify
+from rnr.models.tokenizer import (
+    END_OF_TEXT,
+    END_OF_TURN,
+    IMAGE,
+    VIDEO,
+    VISION_END,
+    VISION_START,
+    train_tokenizer,
+    vocabulary,
+)
+from rnr.models.views import Views
+
+SETTINGS = "reasoner.json"
+
+
+@dataclass(frozen=True)
+class SmallReasoner:
+    """Sizes of the compact model: Qwen3-VL in all but scale. Heads are 64 wide in both halves."""
+
+    vision_depth: int = 4
+    vision_width: int = 128
+    patch: int = 8
+    text_depth: int = 3
+    text_width: int = 192
+    vocab_size: int = 2048
+
+    def config(self, tokenizer: Qwen2Tokenizer, view_size: int) -> Qwen3VLConfig:
+        """view_size: the side of a view in pixels, for the table of learned positions."""
+        image, video, start, end = tokenizer.convert_tokens_to_ids([IMAGE, VIDEO, VISION_START, VISION_END])
+        return Qwen3VLConfig(
+            vision_config={
+                "depth": self.vision_depth,
+                "hidden_size": self.vision_width,
+                "intermediate_size": 2 * self.vision_width,
+                "num_heads": self.vision_width // 64,
+                "patch_size": self.patch,
+                "temporal_patch_size": 1,
+                "spatial_merge_size": 2,
+                "out_hidden_size": self.text_width,
+                "num_position_embeddings": (view_size // self.patch) ** 2,
+                "deepstack_visual_indexes": [0],  # early features know most of noise and edges
+            },
+            text_config={
+                "vocab_size": len(tokenizer),
+                "hidden_size": self.text_width,
+                "intermediate_size": 2 * self.text_width,
+                "num_hidden_layers": self.text_depth,
+                "num_attention_heads": self.text_width // 64,
+                "num_key_value_heads": self.text_width // 64,
+                "head_dim": 64,
+                "max_position_embeddings": 4096,
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 10000.0,
+                    "mrope_section": [12, 10, 10],  # of 32 frequencies: time, height, width
+                    "mrope_interleaved": True,
+                },
+                "pad_token_id": tokenizer.pad_token_id,
+                "tie_word_embeddings": True,
+            },
+            image_token_id=image,
+            video_token_id=video,
+            vision_start_token_id=start,
+            vision_end_token_id=end,
+            tie_word_embeddings=True,
+        )
+
+
+class Qwen3VLReasoner(Reasoner):
+    """A reasoner around transformers' ``Qwen3VLForConditionalGeneration``.
+
+    checkpoint: a folder or a hub name such as ``Qwen/Qwen3-VL-8B-Instruct`` (safetensors only); None builds a new
+        compact model of the sizes in ``small``, from torch's global random state.
+    scenes: a file of lines ``{"scene": "..."}``, whose words become whole tokens of a new compact model.
+    views, prompt: None takes the checkpoint's own. A checkpoint that is no reasoner of ours yet sees the whole photo
+        and is asked by the full prompt of appendix A.1; a new compact model gets ``Views()`` and the short one.
+    scene_weight: weight in the loss of a token of the scene line, against 1 for all others.
+    max_tokens: where an answer is cut off.
+    train_vision, train_merger, train_language: which parts are trained: the vision tower, the layers that map it into
+        the language model, the language model with its embeddings.
+    lora_rank: if given, the linear layers of those parts get low-rank adapters, and nothing else is trained.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | None = None,
+        small: SmallReasoner = SmallReasoner(),
+        scenes: Path | None = None,
+        views: Views | None = None,
+        prompt: str | None = None,
+        scene_weight: float = 1.0,
+        max_tokens: int = 384,
+        train_vision: bool = True,
+        train_merger: bool = True,
+        train_language: bool = True,
+        lora_rank: int | None = None,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if checkpoint is None:
+            self.views, self.prompt = views or Views(), prompt or SHORT
+            self.tokenizer = train_tokenizer(vocabulary(scenes), small.vocab_size)
+            self.model = Qwen3VLForConditionalGeneration(small.config(self.tokenizer, self.views.size))
+            self.model.generation_config.eos_token_id = self.tokenizer.eos_token_id
+            self.model.generation_config.pad_token_id = self.tokenizer.pad_token_id
+        else:
+            settings = _settings(checkpoint)
+            self.views, self.prompt = views or settings[0], prompt or settings[1]
+            self.tokenizer = Qwen2Tokenizer.from_pretrained(checkpoint)
+            self.model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, use_safetensors=True)
+        self.scene_weight = scene_weight
+        self.max_tokens = max_tokens
+        if gradient_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self._choose_trainable(train_vision, train_merger, train_language, lora_rank)
+
+    @classmethod
+    def from_pretrained(cls, directory: Path | str) -> "Qwen3VLReasoner":
+        return cls(checkpoint=str(directory))
+
+    def loss(self, images: Tensor, diagnoses: Sequence[Diagnosis]) -> Tensor:
+        """See :meth:`Reasoner.loss`; the mean is weighted by ``scene_weight``. One diagnosis a photo."""
+        prompt = self._prompt(images)
+        answers, weights = self._answers(diagnoses, images.device)
+        if len(answers) != len(images):
+            raise ValueError(f"{len(images)} photos need as many diagnoses, got {len(answers)}")
+        ids = torch.cat([prompt["input_ids"], answers], dim=1)
+        # Photos of a batch differ neither in size nor in prompt, so the first one's positions are everyone's. Padding
+        # stands behind the answer, where a causal model needs no mask against it.
+        kinds = F.pad(prompt["mm_token_type_ids"][:1], (0, answers.shape[1]))
+        grid = prompt["image_grid_thw"]
+        positions, _ = self.model.model.get_rope_index(ids[:1], kinds, grid[: len(grid) // len(images)])
+        hidden = self.model.model(
+            input_ids=ids,
+            position_ids=positions.expand(-1, len(ids), -1),
+            pixel_values=prompt["pixel_values"],
+            image_grid_thw=grid,
+            use_cache=False,
+        ).last_hidden_state
+        logits = self.model.lm_head(hidden[:, -answers.shape[1] - 1 : -1])  # at the token before each of the answer's
+        surprise = F.cross_entropy(logits.flatten(0, 1).float(), answers.flatten(), reduction="none")
+        return (surprise * weights.flatten()).sum() / weights.sum()
+
+    @torch.no_grad()
+    def diagnose(self, images: Tensor, fields: Sequence[str] = FIELDS) -> list[Diagnosis | ParseFailure]:
+        """See :meth:`Reasoner.diagnose`. Greedy, and no further than the last line that ``fields`` ask for. An answer
+        that leaves out a severity or parameter it was asked for is a :class:`ParseFailure`."""
+        Diagnosis().keep(fields)  # raises for fields that do not exist
+        prompt = self._prompt(images)
+        start = prompt["input_ids"].shape[1]
+        ends = self.tokenizer.convert_tokens_to_ids([END_OF_TURN, END_OF_TEXT])
+        config = GenerationConfig(
+            do_sample=False, max_new_tokens=self.max_tokens, eos_token_id=ends, pad_token_id=self.tokenizer.pad_token_id
+        )
+        training = self.model.training
+        self.model.eval()  # gradient checkpointing would switch off the cache
+        try:
+            stop = StoppingCriteriaList([_Written(self.tokenizer, start, fields)])
+            tokens = self.model.generate(**prompt, generation_config=config, stopping_criteria=stop)
+        finally:
+            self.model.train(training)
+        return [_read(text, fields) for text in self.tokenizer.batch_decode(tokens[:, start:])]
+
+    def save(self, directory: Path) -> None:
+        """A plain transformers folder, adapters merged, and the views and prompt in ``reasoner.json`` beside it."""
+        directory = Path(directory)
+        self.model.save_pretrained(directory, state_dict=self._merged())
+        self.tokenizer.save_pretrained(directory)
+        settings = {"views": dataclasses.asdict(self.views), "prompt": self.prompt}
+        (directory / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+    def _prompt(self, images: Tensor) -> dict[str, Tensor]:
+        """What the model takes in before it answers: ids and their kinds (B, P), patches and grids of all views."""
+        vision = self.model.config.vision_config
+        views = self.views.take(images.float(), vision.patch_size * vision.spatial_merge_size)
+        normalised = (views.flatten(0, 1) - 0.5) / 0.5
+        pixels, grid = patchify(normalised, vision.patch_size, vision.temporal_patch_size, vision.spatial_merge_size)
+        question = [{"type": "image"}] * views.shape[1] + [{"type": "text", "text": self.prompt}]
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+        )
+        text = text.replace(IMAGE, IMAGE * (int(grid[0].prod()) // vision.spatial_merge_size**2))
+        ids = torch.tensor([self.tokenizer(text).input_ids] * len(images), device=images.device)
+        return {
+            "input_ids": ids,
+            "mm_token_type_ids": (ids == self.model.config.image_token_id).int(),
+            "pixel_values": pixels,
+            "image_grid_thw": grid,
+        }
+
+    def _answers(self, diagnoses: Sequence[Diagnosis], device: torch.device) -> tuple[Tensor, Tensor]:
+        """(B, A) token ids of the answers, padded on the right; (B, A) weight of each in the loss, 0 on padding."""
+        end = self.tokenizer.convert_tokens_to_ids(END_OF_TURN)
+        ids, weights = [], []
+        for diagnosis in diagnoses:
+            # A scene may spell a special token; it is to be read as the letters it is made of.
+            tokens = self.tokenizer(render(diagnosis), split_special_tokens=True).input_ids
+            without_scene = render(dataclasses.replace(diagnosis, scene=None))
+            plain = len(self.tokenizer(without_scene, split_special_tokens=True).input_ids)
+            ids.append(torch.tensor([*tokens, end]))
+            weights.append(torch.tensor([1.0] * plain + [self.scene_weight] * (len(tokens) - plain) + [1.0]))
+        pad = nn.utils.rnn.pad_sequence
+        padded = pad(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id)
+        return padded.to(device), pad(weights, batch_first=True).to(device)
+
+    def _choose_trainable(self, vision: bool, merger: bool, language: bool, lora_rank: int | None) -> None:
+        parts = (
+            ("model.visual.patch_embed.", "model.visual.pos_embed.", "model.visual.blocks.") * vision
+            + ("model.visual.merger.", "model.visual.deepstack_merger_list.") * merger
+            + ("model.language_model.", "lm_head.") * language
+        )
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(lora_rank is None and name.startswith(parts))
+        if lora_rank is None:
+            return
+        linear = [
+            name
+            for name, module in self.model.named_modules()
+            if isinstance(module, nn.Linear) and name.startswith(parts) and name != "lm_head"  # often tied
+        ]
+        inject_adapter_in_model(LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules=linear), self.model)
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()  # an optimiser's small steps would be lost in bfloat16
+
+    def _merged(self) -> dict[str, Tensor]:
+        """The model's state as if it never had adapters."""
+        state = {
+            name.replace(".base_layer.", "."): tensor
+            for name, tensor in self.model.state_dict().items()
+            if ".lora_" not in name
+        }
+        for name, module in self.model.named_modules():
+            if isinstance(module, LoraLayer):
+                weight = state[f"{name}.weight"]
+                state[f"{name}.weight"] = weight + module.get_delta_weight("default").to(weight.dtype)
+        return state
+
+
+class _Written(StoppingCriteria):
+    """Ends a photo's answer once all lines that were asked for are written."""
+
+    def __init__(self, tokenizer: Qwen2Tokenizer, start: int, fields: Sequence[str]) -> None:
+        self.tokenizer, self.start, self.fields = tokenizer, start, fields
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:  # transformers' signature
+        texts = self.tokenizer.batch_decode(input_ids[:, self.start :])
+        done = [text.count("\n") >= _lines(text, self.fields) for text in texts]
+        return torch.tensor(done, device=input_ids.device)
+
+
+def _lines(text: str, fields: Sequence[str]) -> int:
+    """How many lines of the answer that begins with ``text`` reach to the last of ``fields``."""
+    present = text.split("\n", 1)[0].count(" yes")
+    of_field = {"presence": 1, "severity": int(present > 0), "parameters": present, "scene": 1}
+    last = max(FIELDS.index(field) for field in fields)
+    return sum(of_field[field] for field in FIELDS[: last + 1])
+
+
+def _read(text: str, fields: Sequence[str]) -> Diagnosis | ParseFailure:
+    text = text.split(END_OF_TURN)[0].split(END_OF_TEXT)[0]
+    text = "\n".join(text.split("\n")[: _lines(text, fields)])
+    answer = parse(text)
+    if isinstance(answer, ParseFailure):
+        return answer
+    for kind in KINDS:
+        for key in quantities(type(answer[kind])) if answer[kind] else ():
+            field = "severity" if key == "severity" else "parameters"
+            if field in fields and getattr(answer[kind], key) is None:
+                return ParseFailure(text, f"the {key} of {kind} is missing")
+    return answer.keep(fields)
+
+
+def _settings(checkpoint: str) -> tuple[Views, str]:
+    path = cached_file(checkpoint, SETTINGS, _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        return Views(size=None, tiles=0), FULL
+    settings = json.loads(Path(path).read_text(encoding="utf-8"))
+    return Views(**settings["views"]), settings["prompt"]

@@ -1,0 +1,45 @@
+"""Photos of any size through a function that sees a bounded tile at a time, blended without seams."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+Window = tuple[slice, slice]
+
+
+def windows(height: int, width: int, tile: int, overlap: int) -> Iterator[Window]:
+    """Windows of at most ``tile`` x ``tile`` pixels that cover the photo, neighbours sharing ``overlap`` or more."""
+    for top in _starts(height, tile, overlap):
+        for left in _starts(width, tile, overlap):
+            yield slice(top, min(top + tile, height)), slice(left, min(left + tile, width))
+
+
+def tiled(restore: Callable[[Tensor, Window], Tensor], image: Tensor, tile: int, overlap: int) -> Tensor:
+    """``restore(tile, its window)`` over all of ``image`` (B, C, H, W), (B, C, H, W) again.
+
+    Where tiles overlap, each one's weight falls linearly to its own border. A photo that fits one tile is not touched
+    by any of this.
+    """
+    height, width = image.shape[-2:]
+    if height <= tile and width <= tile:
+        return restore(image, (slice(0, height), slice(0, width)))
+    out, total = torch.zeros_like(image), image.new_zeros(height, width)
+    for rows, columns in windows(height, width, tile, overlap):
+        done = restore(image[..., rows, columns], (rows, columns))
+        weight = _ramp(done.shape[-2], overlap, done)[:, None] * _ramp(done.shape[-1], overlap, done)
+        out[..., rows, columns] += done * weight
+        total[rows, columns] += weight
+    return out.div_(total)
+
+
+def _starts(length: int, tile: int, overlap: int) -> list[int]:
+    if length <= tile:
+        return [0]
+    count = -(-(length - overlap) // (tile - overlap))
+    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+
+
+def _ramp(length: int, overlap: int, like: Tensor) -> Tensor:
+    distance = torch.arange(1, length + 1, device=like.device, dtype=like.dtype)
+    return torch.minimum(distance, distance.flip(0)).clamp(max=overlap)

@@ -1,0 +1,71 @@
+"""What a reasoner is shown of a photo.
+
+A public Qwen3-VL takes the whole photo in at its own resolution. A compact one cannot afford to, and a photo shrunk to
+its size has lost what shake, rain and noise leave behind, for that lives in the highest frequencies. So it sees the
+photo shrunk (scene, fog) and beside it a few crops of untouched pixels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which views are taken of a photo.
+
+    ``size`` S: every view is S x S pixels; first the whole photo, squeezed, then ``tiles`` crops at native resolution.
+    ``size`` None: one view, the whole photo in its own proportions, between ``min_pixels`` and ``max_pixels``.
+    """
+
+    size: int | None = 128
+    tiles: int = 2
+    min_pixels: int = 256 * 256
+    max_pixels: int = 1280 * 32 * 32
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < 1:
+            raise ValueError(f"size must be at least 1 pixel or None, got {self.size}")
+        if self.tiles < 0 or (self.size is None and self.tiles):
+            raise ValueError(f"tiles must be at least 0, and 0 where size is None, got {self.tiles}")
+        if not 0 < self.min_pixels <= self.max_pixels:
+            raise ValueError(f"0 < min_pixels <= max_pixels must hold, got {self.min_pixels} and {self.max_pixels}")
+
+    def take(self, images: Tensor, unit: int) -> Tensor:
+        """(B, V, 3, h, w) in [0, 1], h and w multiples of ``unit``. images: (B, 3, H, W) in [0, 1].
+
+        Raises ``ValueError`` if ``size`` is no multiple of ``unit``, or, for ``size`` None, beyond an aspect of 200:1.
+        """
+        if self.size is None:
+            height, width = smart_resize(*images.shape[-2:], unit, self.min_pixels, self.max_pixels)
+            return _resize(images, height, width, "bicubic").unsqueeze(1)
+        if self.size % unit:
+            raise ValueError(f"views of {self.size} pixels do not divide into units of {unit}")
+        overview = _resize(images, self.size, self.size, "bilinear")
+        # Along the diagonal, since what is high or low in a photo differs as much as what is left or right.
+        crops = [crop(images, (k + 0.5) / self.tiles, self.size) for k in range(self.tiles)]
+        return torch.stack([overview, *crops], dim=1)
+
+
+def crop(images: Tensor, place: float, size: int) -> Tensor:
+    """(B, 3, S, S): a slice of ``images`` (B, 3, H, W), centred ``place`` in [0, 1] of the way down and across, or as
+    close to that as lies inside. A photo smaller than ``size`` S is continued by its mirror image."""
+    rows, columns = (_places(length, place, size, images.device) for length in images.shape[-2:])
+    return images.index_select(-2, rows).index_select(-1, columns)
+
+
+def _places(length: int, place: float, size: int, device: torch.device) -> Tensor:
+    start = min(max(round(place * length - size / 2), 0), max(length - size, 0))
+    period = max(2 * (length - 1), 1)  # there and back, without repeating the edges; 1 for a single pixel
+    index = torch.arange(start, start + size, device=device) % period
+    return torch.minimum(index, period - index)
+
+
+def _resize(images: Tensor, height: int, width: int, mode: str) -> Tensor:
+    if images.shape[-2:] == (height, width):
+        return images
+    resized = F.interpolate(images, (height, width), mode=mode, align_corners=False, antialias=True)
+    return resized.clamp(0, 1)  # bicubic overshoots

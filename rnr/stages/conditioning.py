@@ -1,0 +1,59 @@
+"""Which diagnosis a restorer is given: the truth, the reasoner's own, a blurred truth or none, and which of its fields."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from rnr.data.batch import DegradedBatch
+from rnr.diagnosis import FIELDS, KINDS, Diagnosis, ParseFailure
+from rnr.diagnosis.edit import jitter
+from rnr.models.interfaces import Reasoner
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """How diagnoses are mixed in training; validation and test always take the reasoner's, or the truth without one.
+
+    fields: what of a diagnosis the restorer ever sees (Table 3's rows are choices of these).
+    predicted: share of training batches with the reasoner's own diagnoses; the others have the truth.
+    none: share of photos whose diagnosis is withheld.
+    drop: share of photos of which one present degradation is withheld.
+    jitter: relative error put on the truth's numbers, so that the restorer does not trust them beyond reason.
+    """
+
+    fields: Sequence[str] = FIELDS
+    predicted: float = 0.0
+    none: float = 0.05
+    drop: float = 0.05
+    jitter: float = 0.1
+
+    def __post_init__(self) -> None:
+        Diagnosis().keep(self.fields)  # raises for fields that do not exist
+        for name in ("predicted", "none", "drop"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"conditioning.{name} must lie within [0, 1], got {getattr(self, name):g}")
+
+    def train(
+        self, batch: DegradedBatch, reasoner: Reasoner | None, generator: torch.Generator
+    ) -> list[Diagnosis | None]:
+        """What the restorer is given of a training batch. An answer that does not parse counts as no diagnosis."""
+        predicted = torch.rand((), generator=generator) < self.predicted
+        if predicted and reasoner is not None:
+            return self.keep(reasoner.diagnose(batch.degraded, self.fields))
+        given: list[Diagnosis | None] = []
+        for truth in batch.truth:
+            none, drop, which = torch.rand(3, generator=generator).tolist()
+            if none < self.none:
+                given.append(None)
+                continue
+            present = [kind for kind in KINDS if truth[kind] is not None]
+            if present and drop < self.drop:
+                truth = dataclasses.replace(truth, **{present[int(which * len(present))]: None})
+            given.append(jitter(truth, self.jitter, generator))
+        return self.keep(given)
+
+    def keep(self, answers: Sequence[Diagnosis | ParseFailure | None]) -> list[Diagnosis | None]:
+        """``answers`` cut down to ``fields``; what did not parse is no diagnosis."""
+        return [answer.keep(self.fields) if isinstance(answer, Diagnosis) else None for answer in answers]

@@ -1,0 +1,127 @@
+"""What ``rnr test`` measures, photo by photo, and the tables it prints and writes."""
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from rnr.data.batch import DegradedBatch
+from rnr.diagnosis import Diagnosis, ParseFailure
+from rnr.metrics.diagnosis import DiagnosisFigures, DiagnosisMetrics
+from rnr.metrics.intervals import paired_interval
+from rnr.metrics.restoration import SSIM_WINDOW, psnr, ssim
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass
+class Evaluation:
+    """Collects photos, and says what became of them. Photos too small for SSIM have NaN there and leave its means."""
+
+    photos: Rows = field(default_factory=list)
+    diagnosis: DiagnosisMetrics = field(default_factory=DiagnosisMetrics)
+
+    def add(
+        self,
+        batch: DegradedBatch,
+        predicted: Sequence[Diagnosis | ParseFailure] | None,
+        restored: Tensor | None,
+    ) -> None:
+        """``predicted``: what the reasoner says of the batch, if asked. ``restored``: (B, 3, H, W), if restored."""
+        columns = {"input_psnr": psnr(batch.degraded, batch.clean), "input_ssim": _ssim(batch.degraded, batch.clean)}
+        if restored is not None:
+            columns |= {"psnr": psnr(restored, batch.clean), "ssim": _ssim(restored, batch.clean)}
+        lists = {name: values.double().tolist() for name, values in columns.items()}
+        self.photos += [
+            {"photo": name, **{key: values[i] for key, values in lists.items()}} for i, name in enumerate(batch.names)
+        ]
+        if predicted is not None:
+            self.diagnosis.update(predicted, batch.truth)
+
+    def mean(self, key: str) -> float:
+        values = [row[key] for row in self.photos if not math.isnan(row[key])]
+        return sum(values) / len(values) if values else math.nan
+
+    def figures(self) -> DiagnosisFigures | None:
+        return self.diagnosis.compute() if self.diagnosis.predicted else None
+
+    def restoration_rows(self) -> Rows:
+        """PSNR and SSIM of the input and of what was restored, and the paired difference with its 95 % interval."""
+        rows: Rows = [{"": "input", "PSNR (dB)": f"{self.mean('input_psnr'):.2f}", "SSIM": f"{self.mean('input_ssim'):.4f}"}]
+        if "psnr" in self.photos[0]:
+            rows.append({"": "restored", "PSNR (dB)": f"{self.mean('psnr'):.2f}", "SSIM": f"{self.mean('ssim'):.4f}"})
+            rows.append({"": "gain", "PSNR (dB)": self._gain("psnr", 2), "SSIM": self._gain("ssim", 4)})
+        return rows
+
+    def _gain(self, key: str, places: int) -> str:
+        pairs = [(row[key], row[f"input_{key}"]) for row in self.photos]
+        gain = paired_interval([after - before for after, before in pairs if not math.isnan(after - before)])
+        return f"{gain.mean:+.{places}f} [{gain.low:+.{places}f}, {gain.high:+.{places}f}]"
+
+    def diagnosis_rows(self) -> Rows:
+        """Presence and severity of each degradation beside the rivals that do not look; none if nothing was diagnosed."""
+        if (figures := self.figures()) is None:
+            return []
+        return [
+            {
+                "": kind.kind,
+                "present": kind.photos,
+                "F1": _number(kind.f1, 3),
+                "F1 of always-yes": _number(kind.f1_of_always_yes, 3),
+                "severity MAE": _number(kind.severity_mae, 1),
+                "MAE of the mean": _number(kind.severity_mae_of_mean, 1),
+                "rank correlation": _number(kind.severity_rank_correlation, 2),
+            }
+            for kind in figures.kinds
+        ]
+
+    def report(self, directory: Path | None) -> None:
+        """Prints the tables; writes ``test.md`` and, photo by photo, ``test.csv`` into ``directory`` if given."""
+        figures = self.figures()
+        titles = {f"Restoration, {len(self.photos)} photos, with 95 % intervals": self.restoration_rows()}
+        if figures is not None:
+            title = f"Diagnosis, {figures.photos} photos, {figures.parse_rate:.0%} of answers parse"
+            titles[title] = self.diagnosis_rows()
+        for title, rows in titles.items():
+            show(title, rows)
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)
+            text = "\n".join(f"## {title}\n\n{markdown(rows)}" for title, rows in titles.items())
+            (directory / "test.md").write_text(text, encoding="utf-8")
+            with (directory / "test.csv").open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, fieldnames=list(self.photos[0]))
+                writer.writeheader()
+                writer.writerows(sorted(self.photos, key=lambda row: row["photo"]))
+
+
+def show(title: str, rows: Rows) -> None:
+    """Prints ``rows`` as a table."""
+    table = Table(title=title, title_justify="left")
+    for name in rows[0]:
+        table.add_column(name, justify="left" if name == "" else "right")
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console(width=110).print(table)
+
+
+def markdown(rows: Rows) -> str:
+    lines = ["| " + " | ".join(rows[0]) + " |", "| " + " | ".join("---" for _ in rows[0]) + " |"]
+    lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float, places: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{places}f}"
+
+
+def _ssim(images: Tensor, clean: Tensor) -> Tensor:
+    if min(clean.shape[-2:]) < SSIM_WINDOW:
+        return torch.full((len(clean),), math.nan)
+    return ssim(images, clean)

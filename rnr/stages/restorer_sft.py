@@ -1,0 +1,63 @@
+"""Stage 2: the restorer learns to repair photos under a diagnosis (section 3.2)."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rnr.data.batch import DegradedBatch
+from rnr.diagnosis import Diagnosis, ParseFailure
+from rnr.models.interfaces import Reasoner, TrainableRestorer
+from rnr.stages.conditioning import Conditioning
+from rnr.stages.optimizer import Schedule
+from rnr.stages.stage import Frozen, Stage
+
+
+class RestorerSFT(Stage):
+    """Supervised fine-tuning of a restorer: flow matching for Qwen-Image-Edit, regression for the compact one.
+
+    Args:
+        restorer: the model to train.
+        reasoner: a frozen reasoner, whose own diagnoses validation and test go by; None: they go by the truth.
+        conditioning: which diagnoses training goes by.
+        schedule: of the optimiser.
+        seed: of what training draws (mix of diagnoses, noise of the flow).
+    """
+
+    def __init__(
+        self,
+        restorer: TrainableRestorer,
+        reasoner: Reasoner | None = None,
+        conditioning: Conditioning = Conditioning(),  # noqa: B008  (frozen)
+        schedule: Schedule = Schedule(),  # noqa: B008  (frozen)
+        seed: int = 0,
+    ) -> None:
+        super().__init__(schedule)
+        self.restorer = restorer
+        self.judge = None if reasoner is None else Frozen(reasoner)
+        self.conditioning = conditioning
+        self.seed = seed
+
+    @property
+    def reasoner(self) -> Reasoner | None:
+        """The frozen reasoner, on this stage's device."""
+        return self.judge and self.judge.on(self.device)
+
+    def generator(self) -> torch.Generator:
+        """For this step: a resumed run draws what an undisturbed one would."""
+        return torch.Generator().manual_seed(hash((self.seed, self.global_rank, self.global_step)) % 2**62)
+
+    def training_step(self, batch: DegradedBatch, batch_idx: int) -> Tensor:
+        generator = self.generator()
+        given = self.conditioning.train(batch, self.reasoner, generator)
+        loss = self.restorer.loss(batch.degraded, batch.clean, given, generator)
+        return self.log_loss(loss, len(batch.truth))
+
+    def evaluate(self, batch: DegradedBatch) -> tuple[list[Diagnosis | ParseFailure] | None, Tensor]:
+        """Restores by the reasoner's diagnoses. What does not parse is restored without one, and counted as such."""
+        answers = self.reasoner and self.reasoner.diagnose(batch.degraded)
+        given = self.conditioning.keep(answers or batch.truth)
+        return answers, self.restorer.restore(batch.degraded, given, batch.seed)
+
+    def save_weights(self, directory: Path) -> None:
+        self.restorer.save(directory)

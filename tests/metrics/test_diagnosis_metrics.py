@@ -1,0 +1,237 @@
+import dataclasses
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import multiprocessing
+from torchmetrics import Metric
+
+from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, ParseFailure, Rain, Shake
+from rnr.diagnosis.types import FINDINGS, quantities
+from rnr.metrics.diagnosis import COLUMNS, DiagnosisMetrics, encode
+
+FAILURE = ParseFailure("I see a bus.", "the first line must state presence")
+
+
+def draw(rng, failures=False):
+    if failures and rng.random() < 0.2:
+        return FAILURE
+    findings = {}
+    for kind, finding in FINDINGS.items():
+        if rng.random() < 0.6:
+            findings[kind] = finding(**{
+                key: tuple(rng.uniform(spec.low, spec.high, 3).tolist()) if spec.count > 1
+                else round(rng.uniform(spec.low, spec.high), spec.decimals)
+                for key, spec in quantities(finding).items()
+            })  # fmt: skip
+    return Diagnosis(**findings)
+
+
+def sample(n, seed=0):
+    rng = np.random.default_rng(seed)
+    truth = [draw(rng) for _ in range(n)]
+    answers = [draw(rng, failures=True) for _ in range(n)]
+    # One photo in three is answered right, or nearly so.
+    for i in range(0, n, 3):
+        answers[i] = truth[i]
+        if truth[i].fog is not None:
+            answers[i] = dataclasses.replace(truth[i], fog=dataclasses.replace(truth[i].fog, severity=40.0))
+    return answers, truth
+
+
+def figures(answers, truth):
+    metric = DiagnosisMetrics()
+    metric.update(answers, truth)
+    return metric.compute()
+
+
+def found(answer, kind):
+    return None if isinstance(answer, ParseFailure) else answer[kind]
+
+
+def independent(answers, truth, kind):
+    """The figures of a kind, counted one by one and with scipy."""
+    there = np.array([t[kind] is not None for t in truth])
+    said = np.array([found(a, kind) is not None for a in answers])
+    actual = np.array([t[kind].severity if t[kind] else 0.0 for t in truth])
+    guess = np.array([found(a, kind).severity if found(a, kind) else 0.0 for a in answers])
+    precision, recall = there[said].mean(), said[there].mean()
+    share = there.mean()
+    return {
+        "photos": there.sum(),
+        "precision": precision,
+        "recall": recall,
+        "f1": stats.hmean([precision, recall]),
+        "f1_of_always_yes": stats.hmean([share, 1.0]),
+        "severity_mae": np.abs(guess - actual)[there].mean(),
+        "severity_mae_of_mean": np.abs(actual[there] - actual[there].mean()).mean(),
+        "severity_rank_correlation": stats.spearmanr(guess, actual).statistic,
+    }
+
+
+def test_the_figures_of_each_kind_agree_with_an_independent_count():
+    answers, truth = sample(200)
+    result = figures(answers, truth)
+    assert result.photos == 200
+    assert result.parse_rate == pytest.approx(np.mean([a is not FAILURE for a in answers]))
+    assert 0.5 < result.parse_rate < 1
+    for row, kind in zip(result.rows(), KINDS, strict=True):
+        assert row.pop("kind") == kind
+        assert row == pytest.approx(independent(answers, truth, kind), rel=1e-5)
+
+
+def test_the_parameter_errors_agree_with_an_independent_count():
+    answers, truth = sample(200)
+    rows = {(row["kind"], row["parameter"]): row for row in figures(answers, truth).parameter_rows()}
+    assert len(rows) == sum(len(quantities(finding)) - 1 for finding in FINDINGS.values())
+    for (kind, key), row in rows.items():
+        pairs = [(found(a, kind), t[kind]) for a, t in zip(answers, truth, strict=True) if found(a, kind) and t[kind]]
+        a, b = (np.array([getattr(side, key) for side in sides]) for sides in zip(*pairs, strict=True))
+        error = np.abs(a - b)
+        if key in ("direction", "slant"):  # the angle between two lines, by way of their directions
+            dot = np.cos(np.deg2rad(a)) * np.cos(np.deg2rad(b)) + np.sin(np.deg2rad(a)) * np.sin(np.deg2rad(b))
+            error = np.rad2deg(np.arccos(np.clip(np.abs(dot), 0, 1)))
+        assert row["photos"] == len(pairs)
+        assert row["mae"] == pytest.approx(error.mean(), rel=1e-5)
+        assert row["unit"] == quantities(FINDINGS[kind])[key].unit
+
+
+def test_angles_wrap_around():
+    def mae(kind, key, answer, truth):
+        rows = figures([Diagnosis(**{kind: answer})], [Diagnosis(**{kind: truth})]).parameter_rows()
+        return next(row["mae"] for row in rows if (row["kind"], row["parameter"]) == (kind, key))
+
+    assert mae("shake", "direction", Shake(9, 179, 5, 0.2), Shake(9, 1, 5, 0.2)) == 2
+    assert mae("shake", "direction", Shake(9, 10, 5, 0.2), Shake(9, 100, 5, 0.2)) == 90
+    rains = (Rain(9, 0.1, slant, 9, 1, 0.5, (1, 1, 1)) for slant in (-89, 89))
+    assert mae("rain", "slant", *rains) == 2
+
+
+def test_by_hand():
+    truth = [Diagnosis(fog=Fog(s, (0.5, 0.5, 0.5), 0.5)) for s in (20, 40, 60)] + [Diagnosis()]
+    answers = [Diagnosis(fog=Fog(30, (0.5, 0.8, 0.5), 0.4)), FAILURE, Diagnosis(), truth[0]]
+    result = figures(answers, truth)
+    assert result.parse_rate == 0.75
+    fog = result.kinds[0]
+    assert (fog.kind, fog.photos) == ("fog", 3)
+    assert (fog.precision, fog.recall, fog.f1) == pytest.approx((1 / 2, 1 / 3, 2 / 5))
+    assert fog.f1_of_always_yes == pytest.approx(6 / 7)
+    assert fog.severity_mae == pytest.approx((10 + 40 + 60) / 3)  # a failure finds nothing: severity 0
+    assert fog.severity_mae_of_mean == pytest.approx(40 / 3)
+    light, transmission = result.parameters[:2]
+    assert (light.parameter, light.photos, transmission.parameter) == ("atmospheric_light", 1, "transmission")
+    assert (light.mae, transmission.mae) == pytest.approx((0.1, 0.1), rel=1e-5)
+
+
+def test_figures_without_samples_are_nan():
+    result = figures([Diagnosis(fog=Fog(30, (0.5, 0.8, 0.5), 0.4)), Diagnosis()], [Diagnosis(), Diagnosis()])
+    fog, noise = result.kinds[0], result.kinds[3]
+    assert fog.precision == 0
+    assert fog.f1 == 0
+    assert noise.f1_of_always_yes == 0  # 'yes' twice, wrong twice
+    empty = [fog.recall, fog.severity_mae, fog.severity_mae_of_mean, fog.severity_rank_correlation, noise.precision]
+    assert all(math.isnan(v) for v in [*empty, noise.f1, *(p.mae for p in result.parameters)])
+    assert all(p.photos == 0 for p in result.parameters)
+
+
+def test_a_set_without_photos_gives_nan_throughout():
+    result = figures([], [])
+    assert result.photos == 0
+    assert math.isnan(result.parse_rate)
+    assert all(math.isnan(v) for row in result.rows() for key, v in row.items() if key not in ("kind", "photos"))
+
+
+def test_answers_may_leave_fields_out():
+    truth = [Diagnosis(noise=Noise(s, 0.1, 5)) for s in (10, 20)] + [Diagnosis()]
+    full = figures(truth, truth)
+    kept = figures([diagnosis.keep(["presence", "severity"]) for diagnosis in truth], truth)
+    assert kept.kinds[3] == full.kinds[3]
+    assert math.isnan(kept.parameters[-1].mae)
+    assert full.parameters[-1] == ("noise", "b", "", 2, 0.0)
+    bare = figures([diagnosis.keep(["presence"]) for diagnosis in truth], truth).kinds[3]
+    assert bare.f1 == 1
+    assert math.isnan(bare.severity_mae)
+    assert math.isnan(bare.severity_rank_correlation)
+
+
+def test_perfect_answers():
+    _, truth = sample(50)
+    result = figures(truth, truth)
+    assert result.parse_rate == 1
+    for kind in result.kinds:
+        assert (kind.precision, kind.recall, kind.f1, kind.severity_mae) == (1, 1, 1, 0)
+        assert kind.severity_rank_correlation == pytest.approx(1)
+    assert all(parameter.mae == 0 for parameter in result.parameters)
+
+
+def test_batches_and_processes_add_up():
+    answers, truth = sample(40)
+    metric = DiagnosisMetrics()
+    for start in range(0, 40, 7):
+        metric.update(answers[start : start + 7], truth[start : start + 7])
+    assert isinstance(metric, Metric)
+    assert metric.compute() == figures(answers, truth)
+    assert pickle.loads(pickle.dumps(metric)).compute() == metric.compute()
+    metric.reset()
+    metric.update(truth, truth)
+    assert metric.compute() == figures(truth, truth)
+
+
+def test_a_process_without_photos_learns_the_figures_of_the_others():
+    answers, truth = sample(9)
+    full, empty = DiagnosisMetrics(), DiagnosisMetrics()
+    full.update(answers, truth)
+    empty.update([], [])
+    states = iter([full.predicted[0], full.truth[0]])
+
+    def gather(own, group):
+        other = next(states)
+        assert own.ndim == other.ndim  # or a real gather would hang or fail
+        return [other, own]
+
+    empty.distributed_available_fn, empty.dist_sync_fn = (lambda: True), gather
+    assert repr(empty.compute()) == repr(full.compute())
+
+
+def _process(rank, store, shares, results):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=len(shares))
+    metric = DiagnosisMetrics()
+    if shares[rank]:
+        metric.update(*(list(side) for side in zip(*shares[rank], strict=True)))
+    torch.save(metric.compute()._asdict(), f"{results}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_processes_with_unequal_shares_agree(tmp_path):
+    answers, truth = sample(9)
+    pairs = list(zip(answers, truth, strict=True))
+    shares = [pairs, []]  # the second process gets no photo at all
+    multiprocessing.spawn(_process, (tmp_path / "store", shares, tmp_path), nprocs=2)
+    expected = figures(answers, truth)
+    for rank in range(2):
+        gathered = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
+        assert repr(gathered) == repr(expected._asdict())
+
+
+def test_an_encoded_answer_has_one_number_a_column():
+    assert len(encode(Diagnosis())) == len(encode(FAILURE)) == len(COLUMNS)
+    row = dict(zip(COLUMNS, encode(Diagnosis(noise=Noise(31, 0.1, 5))), strict=True))
+    assert row["answer", "parsed"] == 1
+    assert (row["noise", "present"], row["noise", "severity"], row["noise", "b"]) == (1, 31, 5)
+    assert (row["fog", "present"], row["fog", "severity"]) == (0, 0)
+    assert math.isnan(row["fog", "transmission"])
+
+
+def test_what_does_not_fit_is_refused():
+    metric = DiagnosisMetrics()
+    with pytest.raises(ValueError, match="1 answers do not fit 2 true diagnoses"):
+        metric.update([FAILURE], [Diagnosis(), Diagnosis()])
+    with pytest.raises(ValueError, match="the truth must be a Diagnosis, got ParseFailure"):
+        metric.update([Diagnosis()], [FAILURE])
+    with pytest.raises(ValueError, match="does not state its severities"):
+        metric.update([Diagnosis()], [Diagnosis(fog=Fog(None, None, None))])

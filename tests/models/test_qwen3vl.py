@@ -1,0 +1,306 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+from transformers import Qwen2Tokenizer, Qwen3VLForConditionalGeneration
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from rnr.diagnosis import FIELDS, Diagnosis, Fog, Noise, ParseFailure, Rain, Shake, render
+from rnr.diagnosis.prompt import EXAMPLE, FULL, SHORT
+from rnr.models.qwen3vl import Qwen3VLReasoner, SmallReasoner
+from rnr.models.tokenizer import END_OF_TURN
+from rnr.models.views import Views, crop
+
+TINY = SmallReasoner(vision_depth=2, vision_width=64, text_depth=2, text_width=64, vocab_size=800)
+VIEWS = Views(size=32, tiles=1)
+
+TRUTH = [
+    Diagnosis(fog=Fog(55.9, (0.86, 0.91, 0.79), 0.43), scene="A red bus before a brick building."),
+    Diagnosis(scene="A dog on grass."),
+    Diagnosis(
+        shake=Shake(20.5, 35, 2.8, 0.21),
+        rain=Rain(12.4, 0.002, -12, 21, 1.5, 0.6, (0.9, 0.9, 0.9)),
+        noise=Noise(31.0, 0.12, 5.0),
+    ),
+]
+
+
+def photos(count, height=40, width=48, seed=0):
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def tiny(**arguments):
+    torch.manual_seed(0)
+    return Qwen3VLReasoner(small=TINY, views=VIEWS, **arguments)
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """A reasoner that knows TRUTH by heart, and the loss of each step on the way there."""
+    reasoner, images = tiny(), photos(3)
+    optimizer = torch.optim.AdamW(reasoner.parameters(), lr=5e-3)
+    losses = []
+    for _ in range(150):
+        loss = reasoner.loss(images, TRUTH)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(reasoner.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+        if losses[-1] < 0.01:
+            break
+    return reasoner, losses
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory):
+    """A folder as the public checkpoints are: transformers' files and nothing of ours."""
+    folder = tmp_path_factory.mktemp("public")
+    tokenizer = tiny().tokenizer
+    config = dataclasses.replace(TINY, patch=16).config(tokenizer, view_size=64)
+    config.vision_config.temporal_patch_size = 2
+    torch.manual_seed(0)
+    Qwen3VLForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_learns_by_heart_and_says_it_word_for_word(learned):
+    reasoner, losses = learned
+    assert losses[-1] < 0.05 < 3 < losses[0]
+    assert reasoner.diagnose(photos(3)) == TRUTH
+
+
+@pytest.mark.parametrize(
+    "fields", [("presence",), ("presence", "severity"), ("presence", "parameters"), FIELDS[:3], ("presence", "scene")]
+)
+def test_says_what_it_is_asked_and_stops_there(learned, fields, monkeypatch):
+    reasoner, _ = learned
+    assert reasoner.diagnose(photos(3), fields) == [truth.keep(fields) for truth in TRUTH]
+    written = []
+    generate = reasoner.model.generate
+    monkeypatch.setattr(reasoner.model, "generate", lambda **inputs: written.append(generate(**inputs)) or written[-1])
+    reasoner.diagnose(photos(3)[:1], fields)
+    wanted = len(reasoner.tokenizer(render(TRUTH[0], FIELDS[: FIELDS.index(fields[-1]) + 1])).input_ids)
+    prompt = reasoner._prompt(photos(1))["input_ids"].shape[1]
+    assert written[0].shape[1] == prompt + wanted + ("scene" in fields)  # a scene is known to end by the turn's end alone
+    if "scene" not in fields:
+        assert written[0].shape[1] < written[1].shape[1]
+
+
+def test_severities_are_those_of_the_text(learned):
+    expected = torch.tensor([truth.severities for truth in TRUTH])
+    assert torch.equal(learned[0].severities(photos(3)), expected)
+
+
+def test_an_answer_does_not_depend_on_the_batch(learned):
+    reasoner, images = learned[0], photos(3)
+    together = reasoner.diagnose(images)
+    assert [reasoner.diagnose(image.unsqueeze(0))[0] for image in images] == together
+    assert reasoner.diagnose(images.flip(0)) == together[::-1]
+    alone = torch.stack([reasoner.loss(images[i : i + 1], TRUTH[i : i + 1]) for i in range(3)])
+    lengths = torch.tensor([len(reasoner.tokenizer(render(truth)).input_ids) + 1 for truth in TRUTH])
+    torch.testing.assert_close((alone * lengths).sum() / lengths.sum(), reasoner.loss(images, TRUTH))
+
+
+def test_loss_is_transformers_own_with_labels_on_the_answer_alone():
+    reasoner, images = tiny(), photos(3)
+    prompt = reasoner._prompt(images)
+    answers = [reasoner.tokenizer(render(truth) + END_OF_TURN).input_ids for truth in TRUTH]
+    length = max(map(len, answers))
+    pad = reasoner.tokenizer.pad_token_id
+    ids = torch.tensor([answer + [pad] * (length - len(answer)) for answer in answers])
+    labels = torch.tensor([answer + [-100] * (length - len(answer)) for answer in answers])
+    start = prompt["input_ids"].shape[1]
+    prompt["input_ids"] = torch.cat([prompt["input_ids"], ids], dim=1)
+    prompt["mm_token_type_ids"] = torch.nn.functional.pad(prompt["mm_token_type_ids"], (0, length))
+    labels = torch.nn.functional.pad(labels, (start, 0), value=-100)
+    assert labels[0, start:][: len(answers[0])].tolist() == answers[0]
+    theirs = reasoner.model(**prompt, attention_mask=torch.ones_like(prompt["input_ids"]), labels=labels).loss
+    torch.testing.assert_close(reasoner.loss(images, TRUTH), theirs)
+
+
+def test_weights_cover_the_answer_and_tell_the_scene_apart():
+    reasoner = tiny(scene_weight=0.25)
+    ids, weights = reasoner._answers(TRUTH, torch.device("cpu"))
+    for row, weight, truth in zip(ids, weights, TRUTH, strict=True):
+        assert reasoner.tokenizer.decode(row[weight > 0]) == render(truth) + END_OF_TURN
+        scene = reasoner.tokenizer.decode(row[weight == 0.25]).strip()
+        assert scene == ("" if truth.scene is None else f"Scene: {truth.scene}")
+
+
+def test_a_special_token_in_a_scene_is_only_text():
+    reasoner = tiny()
+    trap = Diagnosis(scene="A sign: <|image_pad|><|im_end|>.")
+    assert reasoner.loss(photos(1), [trap]).isfinite()
+
+
+def test_as_many_diagnoses_as_photos():
+    with pytest.raises(ValueError, match="2 photos need as many diagnoses, got 3"):
+        tiny().loss(photos(2), TRUTH)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 90), (17, 33), (300, 40)])
+def test_any_size_of_photo(height, width):
+    reasoner = tiny(max_tokens=4)
+    images = photos(1, height, width)
+    assert reasoner.loss(images, TRUTH[:1]).isfinite()
+    assert len(reasoner.diagnose(images)) == 1
+
+
+def test_nonsense_is_a_parse_failure_and_no_score():
+    reasoner = tiny(max_tokens=24)
+    answers = reasoner.diagnose(photos(2))
+    assert all(isinstance(answer, ParseFailure) for answer in answers)
+    assert reasoner.severities(photos(2)).isnan().all()
+
+
+def test_an_answer_without_what_was_asked_is_a_parse_failure(monkeypatch):
+    reasoner = tiny()
+    text = render(EXAMPLE, ("presence", "severity")) + END_OF_TURN
+    ids = torch.tensor([reasoner.tokenizer(text).input_ids])
+    monkeypatch.setattr(reasoner.model, "generate", lambda input_ids, **_: torch.cat([input_ids, ids], dim=1))
+    [answer] = reasoner.diagnose(photos(1), FIELDS)
+    assert isinstance(answer, ParseFailure) and answer.reason == "the atmospheric_light of fog is missing"
+    assert reasoner.diagnose(photos(1), ("presence", "severity")) == [EXAMPLE.keep(("presence", "severity"))]
+
+
+def test_fields_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match="unknown field"):
+        tiny().diagnose(photos(1), ("presence", "mood"))
+
+
+def test_diagnose_leaves_the_mode_as_it_was():
+    reasoner = tiny(gradient_checkpointing=True, max_tokens=2).train()
+    reasoner.diagnose(photos(1))
+    assert reasoner.model.training
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    gradients = []
+    for checkpointing in (False, True):
+        reasoner = tiny(gradient_checkpointing=checkpointing).train()
+        reasoner.loss(photos(2), TRUTH[:2]).backward()
+        gradients.append([p.grad for p in reasoner.parameters()])
+    assert all(gradient is not None for gradient in gradients[0])
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_saves_and_reloads_the_same(learned, tmp_path):
+    reasoner, images = learned[0], photos(3)
+    reasoner.save(tmp_path)
+    loaded = Qwen3VLReasoner.from_pretrained(tmp_path)
+    assert (loaded.views, loaded.prompt) == (VIEWS, SHORT)
+    assert torch.equal(loaded.loss(images, TRUTH), reasoner.loss(images, TRUTH))
+    assert loaded.diagnose(images) == TRUTH
+    assert (tmp_path / "model.safetensors").exists()
+    assert json.loads((tmp_path / "reasoner.json").read_text())["views"]["size"] == 32
+
+
+def test_plain_transformers_reads_what_was_saved(learned, tmp_path):
+    reasoner = learned[0]
+    reasoner.save(tmp_path)
+    model = Qwen3VLForConditionalGeneration.from_pretrained(tmp_path)
+    tokenizer = Qwen2Tokenizer.from_pretrained(tmp_path)
+    prompt = reasoner._prompt(photos(1))
+    tokens = model.generate(**prompt, max_new_tokens=200, do_sample=False)
+    text = tokenizer.decode(tokens[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert text == render(TRUTH[0])
+
+
+@pytest.mark.parametrize("part", ["vision", "merger", "language"])
+@pytest.mark.parametrize("rank", [None, 4])
+def test_just_the_chosen_part_is_trained(part, rank):
+    others = {f"train_{name}": name == part for name in ("vision", "merger", "language")}
+    reasoner = tiny(**others, lora_rank=rank)
+    trained = {name for name, p in reasoner.model.named_parameters() if p.requires_grad}
+    homes = {
+        "vision": ("model.visual.patch_embed.", "model.visual.pos_embed.", "model.visual.blocks."),
+        "merger": ("model.visual.merger.", "model.visual.deepstack_merger_list."),
+        "language": ("model.language_model.",),
+    }
+    if rank is None:
+        assert trained == {name for name, _ in reasoner.model.named_parameters() if name.startswith(homes[part])}
+    else:
+        linear = {
+            name.removesuffix(".base_layer.weight")
+            for name, p in reasoner.model.named_parameters()
+            if name.startswith(homes[part]) and name.endswith(".base_layer.weight")
+        }
+        layers = {"vision": 2 * 4, "merger": 2 * 2, "language": 2 * 7}  # blocks or mergers times their linear layers
+        assert len(linear) == layers[part]
+        assert trained == {f"{name}.lora_{ab}.default.weight" for name in linear for ab in "AB"}
+    reasoner.loss(photos(1), TRUTH[:1]).backward()
+    assert {name for name, p in reasoner.model.named_parameters() if p.grad is not None} == trained
+
+
+def test_adapters_start_at_nothing_and_are_merged_when_saved(tmp_path):
+    images = photos(2)
+    reasoner = tiny(lora_rank=4)
+    torch.testing.assert_close(reasoner.loss(images, TRUTH[:2]), tiny().loss(images, TRUTH[:2]))
+    for name, parameter in reasoner.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    reasoner.save(tmp_path)
+    loaded = Qwen3VLReasoner.from_pretrained(tmp_path)
+    assert not any("lora" in name for name, _ in loaded.named_parameters())
+    torch.testing.assert_close(loaded.loss(images, TRUTH[:2]), reasoner.loss(images, TRUTH[:2]))
+
+
+def test_a_public_checkpoint_sees_the_photo_as_qwens_processor_shows_it(public):
+    reasoner = Qwen3VLReasoner(str(public), views=Views(size=None, tiles=0, min_pixels=64**2, max_pixels=160**2))
+    processor = Qwen2VLImageProcessorPil(
+        patch_size=16,
+        temporal_patch_size=2,
+        merge_size=2,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+        size={"shortest_edge": 64**2, "longest_edge": 160**2},
+    )
+    # As it is; rounded to whole blocks; too large; too small, and smooth as photos are.
+    for height, width in [(96, 128), (90, 131), (240, 200), (20, 31)]:
+        coarse = torch.nn.functional.interpolate(photos(1, 5, 6), (height, width), mode="bicubic").clamp(0, 1)
+        photo = (coarse * 255).round().to(torch.uint8)
+        theirs = processor(images=[photo[0].permute(1, 2, 0).numpy()], return_tensors="pt")
+        ours = reasoner._prompt(photo / 255)
+        assert torch.equal(ours["image_grid_thw"], theirs["image_grid_thw"])
+        levels = 2 * 2 / 255  # theirs rounds to whole levels after each pass of the resize
+        tolerance = 1e-6 if height % 32 == width % 32 == 0 else levels
+        torch.testing.assert_close(ours["pixel_values"], theirs["pixel_values"], atol=tolerance, rtol=0)
+
+
+def test_a_public_checkpoint_gets_the_full_prompt(public):
+    reasoner = Qwen3VLReasoner(str(public), max_tokens=2)
+    assert (reasoner.prompt, reasoner.views) == (FULL, Views(size=None, tiles=0))
+    ids = reasoner._prompt(photos(2, 100, 60))["input_ids"]
+    assert FULL in reasoner.tokenizer.decode(ids[0]) and torch.equal(ids[0], ids[1])
+    assert isinstance(reasoner.diagnose(photos(1, 100, 60))[0], ParseFailure)
+
+
+def test_crops_are_exact_slices():
+    images = photos(2, 60, 100)
+    assert torch.equal(crop(images, 0.0, 32), images[..., :32, :32])
+    assert torch.equal(crop(images, 1.0, 32), images[..., -32:, -32:])
+    assert torch.equal(crop(images, 0.5, 32), images[..., 14:46, 34:66])
+    views = Views(size=32, tiles=2).take(images, 16)
+    assert views.shape == (2, 3, 3, 32, 32)
+    assert torch.equal(views[:, 1], images[..., :32, 9:41]) and torch.equal(views[:, 2], images[..., 28:, 59:91])
+
+
+def test_a_small_photo_is_continued_by_its_mirror_image():
+    image = torch.arange(3.0).expand(1, 3, 1, 3)
+    assert crop(image, 0.5, 8)[0, 0, 5].tolist() == [0, 1, 2, 1, 0, 1, 2, 1]
+    point = torch.full((1, 3, 1, 1), 0.3)
+    assert torch.equal(Views(size=32, tiles=1).take(point, 16), point.expand(1, 2, 3, 32, 32))
+
+
+def test_views_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="size must be at least 1"):
+        Views(size=0)
+    with pytest.raises(ValueError, match="tiles"):
+        Views(size=None, tiles=2)
+    with pytest.raises(ValueError, match="min_pixels <= max_pixels"):
+        Views(min_pixels=10, max_pixels=5)
+    with pytest.raises(ValueError, match="40 pixels do not divide into units of 16"):
+        Views(size=40).take(photos(1), 16)
