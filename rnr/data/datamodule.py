@@ -41,7 +41,7 @@ class DegradationDataModule(LightningDataModule):
 
     Args:
         sources: where the photos are.
-        batch_size: training photos a step at the smallest of ``crops``.
+        batch_size: training photos a step.
         crops: sides of the square training crops, in pixels; each batch takes one of them.
         visits: looks at each training photo an epoch.
         eval_batch_size: whole photos a step in validation, test and prediction.
@@ -56,7 +56,7 @@ class DegradationDataModule(LightningDataModule):
 
     def __init__(
         self,
-        sources: Sources = Sources(),  # noqa: B008  (frozen)
+        sources: Sources = Sources(),
         batch_size: int = 16,
         crops: Sequence[int] = (128,),
         visits: int = 1,
@@ -118,9 +118,7 @@ class DegradationDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         batches = TrainBatches(len(self.sets["train"]), self.batch_size, self.crops, self.seed, self.visits)
-        return DataLoader(
-            self.sets["train"], batch_sampler=batches, collate_fn=collate, num_workers=self.num_workers
-        )
+        return DataLoader(self.sets["train"], batch_sampler=batches, collate_fn=collate, num_workers=self.num_workers)
 
     def val_dataloader(self) -> DataLoader:
         return self._whole("val")
@@ -139,7 +137,9 @@ class DegradationDataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch: CleanBatch, dataloader_idx: int) -> DegradedBatch | RealBatch:
         """Degrades on the device that the batch is on, in float32 whatever the training precision."""
         trainer = self.trainer
-        split = "train" if trainer.training else "test" if trainer.testing else "predict" if trainer.predicting else "val"
+        split = (
+            "train" if trainer.training else "test" if trainer.testing else "predict" if trainer.predicting else "val"
+        )
         photos = [self.sets[split].photos[i] for i in batch.index.tolist()]
         names = [photo.name for photo in photos]
         clean = batch.photo.float() / 255
@@ -147,6 +147,10 @@ class DegradationDataModule(LightningDataModule):
             return RealBatch(clean, names)
         degrader = self.degrader if split == "train" else self.eval_degrader
         return degrade(clean, batch, degrader, [photo.scene for photo in photos], names)
+
+
+def _all_photos(folders: Sequence[str]) -> list[Photo]:
+    return [photo for folder in folders for photo in find_photos(folder)]
 
 
 def degrade(

@@ -81,9 +81,8 @@ def _random_crop(photo: Tensor, depth: Tensor, side: int, generator: torch.Gener
 
 
 class TrainBatches(Sampler[list[Visit]]):
-    """Batches of visits to shuffled photos, anew each epoch, sharded over processes. Each batch draws one of ``crops``;
-    a batch of large crops holds fewer photos, so that all batches hold about ``batch_size`` times the smallest crop's
-    pixels. ``visits`` looks are taken at each photo an epoch."""
+    """Batches of visits to shuffled photos, anew each epoch, sharded over processes. Each batch draws one of ``crops``.
+    ``visits`` looks are taken at each photo an epoch."""
 
     def __init__(self, count: int, batch_size: int, crops: Sequence[int], seed: int, visits: int = 1) -> None:
         self.count, self.batch_size, self.crops = count, batch_size, list(crops)
@@ -115,12 +114,11 @@ class TrainBatches(Sampler[list[Visit]]):
         rank, world = _rank_and_world()
         visits = visits[rank : len(visits) - len(visits) % world : world] if len(visits) >= world else visits
         batches = []
-        # The draw of crops is the same on every process, so all take equally many steps of equal cost.
+        # The draw of crops is the same on every process, so all take steps of equal cost.
         while visits:
             crop = self.crops[int(torch.randint(len(self.crops), (), generator=generator))]
-            size = max(1, round(self.batch_size * (min(self.crops) / crop) ** 2)) if crop else self.batch_size
-            batches.append([Visit(index, epoch, crop) for index, epoch in visits[:size]])
-            visits = visits[size:]
+            batches.append([Visit(index, epoch, crop) for index, epoch in visits[: self.batch_size]])
+            visits = visits[self.batch_size :]
         return batches
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
+from torch import Tensor
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 50_000_000
@@ -74,6 +76,17 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
+def save_photo(image: Tensor, path: Path) -> None:
+    """Writes ``image`` (3, H, W), clamped to [0, 1], as an 8-bit PNG that is whole or not there."""
+    partial = path.with_name(f"{path.name}.part")
+    pixels = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    try:
+        Image.fromarray(pixels).save(partial, format="PNG")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def photo_size(path: Path) -> tuple[int, int]:
     """(height, width) as :func:`open_photo` will return it, from the header alone. Raises :class:`PhotoError`."""
     try:
@@ -107,6 +120,11 @@ def find_photos(root: str | os.PathLike) -> list[Photo]:
     ]
 
 
+def photo_at(path: Path) -> Photo:
+    """A single file as a photo, with its depth if there is one; nothing is opened yet."""
+    return Photo(path, path.name, _depth_of(path))
+
+
 def _depth_of(path: Path) -> Path | None:
     for folder in (path.parent, path.parent.parent):
         if (depth := folder / "depth" / f"{path.stem}.png").is_file():
@@ -138,20 +156,39 @@ def shipped_photos(split: str) -> list[Photo]:
 
 _SHIPPED: dict[str, Sequence[tuple[str, str | None, str]]] = {
     "train": (
-        ("astronaut.png", None, "Smiling woman with short brown hair in an orange space suit holding a white helmet; "
-         "flag at left, white shuttle model and dark background behind."),
-        ("chelsea.png", None, "Close face of a ginger tabby cat with green eyes, pink nose and white whiskers; "
-         "smooth soft background."),
+        (
+            "astronaut.png",
+            None,
+            "Smiling woman with short brown hair in an orange space suit holding a white helmet; "
+            "flag at left, white shuttle model and dark background behind.",
+        ),
+        (
+            "chelsea.png",
+            None,
+            "Close face of a ginger tabby cat with green eyes, pink nose and white whiskers; smooth soft background.",
+        ),
         ("coffee.png", None, "White cup of dark coffee with a spoon on a white saucer stands on a brown wooden table."),
     ),
     "val": (
-        ("rocket.jpg", None, "White rocket stands on a launch pad between tall steel lightning towers; flat horizon, "
-         "smooth evening sky of blue and orange."),
+        (
+            "rocket.jpg",
+            None,
+            "White rocket stands on a launch pad between tall steel lightning towers; flat horizon, "
+            "smooth evening sky of blue and orange.",
+        ),
     ),
     "test": (
-        ("motorcycle_left.png", "motorcycle_disp.npz", "Black and chrome motorcycle stands in front of shelves with "
-         "tools and boxes in a workshop; grey smooth floor, yellow and red objects behind."),
-        ("camera.png", None, "Man in a dark coat looks through a camera on a tripod on a lawn; tall tower and buildings "
-         "stand far behind beneath a smooth grey sky."),
+        (
+            "motorcycle_left.png",
+            "motorcycle_disp.npz",
+            "Black and chrome motorcycle stands in front of shelves with "
+            "tools and boxes in a workshop; grey smooth floor, yellow and red objects behind.",
+        ),
+        (
+            "camera.png",
+            None,
+            "Man in a dark coat looks through a camera on a tripod on a lawn; tall tower and buildings "
+            "stand far behind beneath a smooth grey sky.",
+        ),
     ),
 }

@@ -7,6 +7,15 @@ from rnr.degradation.rain import RainParams, RainPrior
 from rnr.degradation.shake import ShakeParams, ShakePrior
 
 __all__ = [
-    "Degradation", "Degraded", "Degrader", "FogParams", "FogPrior", "NoiseParams", "NoisePrior", "RainParams",
-    "RainPrior", "ShakeParams", "ShakePrior",
+    "Degradation",
+    "Degraded",
+    "Degrader",
+    "FogParams",
+    "FogPrior",
+    "NoiseParams",
+    "NoisePrior",
+    "RainParams",
+    "RainPrior",
+    "ShakeParams",
+    "ShakePrior",
 ]

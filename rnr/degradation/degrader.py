@@ -31,7 +31,9 @@ class Degradation:
     def to(self, device: torch.device) -> "Degradation":
         return Degradation(
             *(
-                dataclasses.replace(part, **{f.name: getattr(part, f.name).to(device) for f in dataclasses.fields(part)})
+                dataclasses.replace(
+                    part, **{f.name: getattr(part, f.name).to(device) for f in dataclasses.fields(part)}
+                )
                 for part in (self.fog, self.shake, self.rain, self.noise)
             )
         )
@@ -106,9 +108,7 @@ class Degrader:
         degradation = degradation.to(image.device)
         steps: dict[str, Applied] = {}
         light, beta = degradation.fog.atmospheric_light.to(image), degradation.fog.beta.to(image)
-        steps["fog"] = fog.apply(
-            image, depth, dataclasses.replace(degradation.fog, atmospheric_light=light, beta=beta)
-        )
+        steps["fog"] = fog.apply(image, depth, dataclasses.replace(degradation.fog, atmospheric_light=light, beta=beta))
         steps["shake"] = shake.apply(steps["fog"].image, degradation.shake)
         steps["rain"] = rain.apply(steps["shake"].image, degradation.rain)
         steps["noise"] = noise.apply(steps["rain"].image, degradation.noise)

@@ -80,6 +80,4 @@ def apply(image: Tensor, params: NoiseParams) -> Applied:
         noise = field(params.seed[rows].tolist(), image[rows])
         out = image.clone()
         out[rows] = (image[rows] + deviation[rows] * noise).clamp(0, 1)
-    return Applied(
-        image=out, present=present, severity=severity(variance), parameters={"k": params.k, "b": params.b}
-    )
+    return Applied(image=out, present=present, severity=severity(variance), parameters={"k": params.k, "b": params.b})

@@ -18,7 +18,7 @@ import torch
 from kornia.filters import fft_conv
 from torch import Tensor
 
-from rnr.degradation.severity import Applied, check_probability, check_range, scale, uniform, where_present
+from rnr.degradation.severity import Applied, check_probability, check_range, scale, uniform
 
 RADIUS = 16
 TAPS = 2 * RADIUS + 1
@@ -90,7 +90,9 @@ def draw(path: Tensor, steps: Tensor) -> Tensor:
     kernel = torch.zeros(path.shape[0], TAPS * TAPS, dtype=path.dtype, device=path.device)
     for dx in (0, 1):
         for dy in (0, 1):
-            share = (fraction[..., 0] if dx else 1 - fraction[..., 0]) * (fraction[..., 1] if dy else 1 - fraction[..., 1])
+            share = (fraction[..., 0] if dx else 1 - fraction[..., 0]) * (
+                fraction[..., 1] if dy else 1 - fraction[..., 1]
+            )
             place = (corner[..., 1] + dy) * TAPS + corner[..., 0] + dx
             kernel.scatter_add_(1, place.long(), weight * share)
     return kernel.view(-1, TAPS, TAPS)

@@ -3,4 +3,16 @@
 from rnr.diagnosis.text import parse, render
 from rnr.diagnosis.types import FIELDS, KINDS, Diagnosis, Finding, Fog, Noise, ParseFailure, Rain, Shake
 
-__all__ = ["FIELDS", "KINDS", "Diagnosis", "Finding", "Fog", "Noise", "ParseFailure", "Rain", "Shake", "parse", "render"]
+__all__ = [
+    "FIELDS",
+    "KINDS",
+    "Diagnosis",
+    "Finding",
+    "Fog",
+    "Noise",
+    "ParseFailure",
+    "Rain",
+    "Shake",
+    "parse",
+    "render",
+]

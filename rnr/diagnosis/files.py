@@ -43,7 +43,9 @@ def load(path: Path) -> Diagnosis:
 
 def _check_keys(data: Any, expected: set[str], what: str) -> None:
     if not isinstance(data, dict):
-        raise ValueError(f"{what} must be an object with the keys {', '.join(sorted(expected))}, got {type(data).__name__}")
+        raise ValueError(
+            f"{what} must be an object with the keys {', '.join(sorted(expected))}, got {type(data).__name__}"
+        )
     if unknown := set(data) - expected:
         raise ValueError(f"{what} has no key {sorted(unknown)[0]!r}; its keys are {', '.join(sorted(expected))}")
     if missing := expected - set(data):

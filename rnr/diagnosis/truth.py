@@ -33,9 +33,7 @@ def degradation(diagnoses: Sequence[Diagnosis], depth: Tensor, seeds: Sequence[i
     from the parameters and are not read. ``seeds`` place the streaks and the noise. ``ValueError`` where a parameter
     is not stated.
     """
-    stand_in = Diagnosis(
-        Fog(1, (1, 1, 1), 1), Shake(1, 0, 1, 0.3), Rain(1, 0, 0, 1, 1, 0, (1, 1, 1)), Noise(1, 0, 0)
-    )
+    stand_in = Diagnosis(Fog(1, (1, 1, 1), 1), Shake(1, 0, 1, 0.3), Rain(1, 0, 0, 1, 1, 0, (1, 1, 1)), Noise(1, 0, 0))
 
     def column(kind: str, key: str) -> Tensor:
         values = [getattr(d[kind] or stand_in[kind], key) for d in diagnoses]
@@ -51,7 +49,9 @@ def degradation(diagnoses: Sequence[Diagnosis], depth: Tensor, seeds: Sequence[i
             column("fog", "atmospheric_light"),
             beta_for(depth.double().cpu(), column("fog", "transmission")),
         ),
-        ShakeParams(present["shake"], gaussian_kernel(*(column("shake", k) for k in ("direction", "length", "energy")))),
+        ShakeParams(
+            present["shake"], gaussian_kernel(*(column("shake", k) for k in ("direction", "length", "energy")))
+        ),
         RainParams(
             present["rain"],
             *(column("rain", key) for key in ("density", "slant", "length", "width", "opacity", "color")),

@@ -81,9 +81,7 @@ class Finding:
     def keep(self, fields: Iterable[str]) -> "Finding":
         """The same finding with only the quantities of ``fields`` stated."""
         dropped = [
-            key
-            for key in quantities(type(self))
-            if ("severity" if key == "severity" else "parameters") not in fields
+            key for key in quantities(type(self)) if ("severity" if key == "severity" else "parameters") not in fields
         ]
         return dataclasses.replace(self, **dict.fromkeys(dropped))
 

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -20,16 +21,17 @@ from rnr.diagnosis import KINDS, Diagnosis
 from rnr.diagnosis.edit import jitter
 from rnr.diagnosis.types import FINDINGS, quantities
 from rnr.models import inverse
-from rnr.models.inverse import Physics
 from rnr.models.interfaces import TrainableRestorer
+from rnr.models.inverse import Physics
 from rnr.models.tiling import tiled
-from rnr.models.weights import locate
+from rnr.models.weights import check, locate
 
 # What the numbers of a diagnosis are divided by, so that they reach the network at about unit size.
 SCALES = {
     "severity": 100, "atmospheric_light": 1, "transmission": 1, "energy": 0.5, "density": 0.004, "slant": 30,
     "shake.length": 8, "rain.length": 32, "width": 2, "opacity": 1, "color": 1, "k": 0.3, "b": 20,
 }  # fmt: skip
+NAME = "rnr.models.compact.CompactRestorer"
 STATISTICS = 15  # mean, deviation and three quantiles of each channel
 
 
@@ -99,7 +101,7 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(
             nn.ModuleList(Block(w, code) for _ in range(n)) for w, n in zip(widths, blocks, strict=True)
         )
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
         self.grow = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairs)
         self.up = nn.ModuleList(
@@ -138,13 +140,13 @@ class CompactRestorer(TrainableRestorer):
         tile, overlap: in pixels; larger photos go through the network in tiles.
 
     Raises:
-        FileNotFoundError, ValueError: the checkpoint is not there, or is not one of this class.
+        FileNotFoundError, ValueError: no checkpoint is there, or it is not one of this class.
     """
 
     def __init__(
         self,
         checkpoint: str | list[str] | None = None,
-        size: CompactSize = CompactSize(),  # noqa: B008  (frozen)
+        size: CompactSize = CompactSize(),
         ssim_weight: float = 0.2,
         jitter: float = 0.15,
         tile: int = 512,
@@ -153,10 +155,14 @@ class CompactRestorer(TrainableRestorer):
         super().__init__()
         folder = None if checkpoint is None else Path(locate(checkpoint))
         if folder is not None:
+            check(str(folder), [NAME], "compact restorer")
             size = _read_size(folder)
         self.size, self.ssim_weight, self.jitter, self.tile, self.overlap = size, ssim_weight, jitter, tile, overlap
         self.condition = nn.Sequential(
-            nn.Linear(CODE + STATISTICS, size.condition), nn.GELU(), nn.Linear(size.condition, size.condition), nn.GELU()
+            nn.Linear(CODE + STATISTICS, size.condition),
+            nn.GELU(),
+            nn.Linear(size.condition, size.condition),
+            nn.GELU(),
         )
         self.network = UNet(channels=11, out=6, size=size).to(memory_format=torch.channels_last)
         if folder is not None:
@@ -165,7 +171,7 @@ class CompactRestorer(TrainableRestorer):
     def save(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         save_file({k: v.contiguous() for k, v in self.state_dict().items()}, directory / "model.safetensors")
-        config = {"class": "rnr.models.compact.CompactRestorer", "size": asdict(self.size)}
+        config = {"class": NAME, "size": asdict(self.size)}
         (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
     @torch.no_grad()
@@ -242,12 +248,6 @@ def box_ssim(x: Tensor, y: Tensor) -> Tensor:
     return ((2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))).mean()
 
 
-def _read_size(checkpoint: Path) -> CompactSize:
-    file = checkpoint / "config.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{checkpoint}: no compact restorer here (no config.json)")
-    config = json.loads(file.read_text())
-    if config.get("class") != "rnr.models.compact.CompactRestorer":
-        raise ValueError(f"{checkpoint}: holds a {config.get('class') or config.get('model_type')}, not a CompactRestorer")
-    size = config["size"]
+def _read_size(folder: Path) -> CompactSize:
+    size = json.loads((folder / "config.json").read_text(encoding="utf-8"))["size"]
     return CompactSize(tuple(size["widths"]), tuple(size["blocks"]), size["condition"])

@@ -44,6 +44,7 @@ from rnr.models.tokenizer import (
     vocabulary,
 )
 from rnr.models.views import Views
+from rnr.models.weights import check, locate
 
 SETTINGS = "reasoner.json"
 
@@ -104,7 +105,8 @@ class SmallReasoner:
 class Qwen3VLReasoner(Reasoner):
     """A reasoner around transformers' ``Qwen3VLForConditionalGeneration``.
 
-    checkpoint: a folder or a hub name such as ``Qwen/Qwen3-VL-8B-Instruct`` (safetensors only); None builds a new
+    checkpoint: a folder or a hub name such as ``Qwen/Qwen3-VL-8B-Instruct`` (safetensors only), or several of which the
+        first that is there counts (see :func:`rnr.models.weights.locate`); None builds a new
         compact model of the sizes in ``small``, from torch's global random state.
     scenes: a file of lines ``{"scene": "..."}``, whose words become whole tokens of a new compact model.
     views, prompt: None takes the checkpoint's own. A checkpoint that is no reasoner of ours yet sees the whole photo
@@ -118,7 +120,7 @@ class Qwen3VLReasoner(Reasoner):
 
     def __init__(
         self,
-        checkpoint: str | None = None,
+        checkpoint: str | list[str] | None = None,
         small: SmallReasoner = SmallReasoner(),
         scenes: Path | None = None,
         views: Views | None = None,
@@ -139,6 +141,8 @@ class Qwen3VLReasoner(Reasoner):
             self.model.generation_config.eos_token_id = self.tokenizer.eos_token_id
             self.model.generation_config.pad_token_id = self.tokenizer.pad_token_id
         else:
+            checkpoint = locate(checkpoint)
+            check(checkpoint, ["qwen3_vl"], "reasoner")
             settings = _settings(checkpoint)
             self.views, self.prompt = views or settings[0], prompt or settings[1]
             self.tokenizer = Qwen2Tokenizer.from_pretrained(checkpoint)
@@ -191,7 +195,12 @@ class Qwen3VLReasoner(Reasoner):
         self.model.eval()  # gradient checkpointing would switch off the cache
         try:
             stop = StoppingCriteriaList([_Written(self.tokenizer, start, fields)])
-            tokens = self.model.generate(**prompt, generation_config=config, stopping_criteria=stop)
+            tokens = self.model.generate(
+                **prompt,
+                attention_mask=torch.ones_like(prompt["input_ids"]),
+                generation_config=config,
+                stopping_criteria=stop,
+            )
         finally:
             self.model.train(training)
         return [_read(text, fields) for text in self.tokenizer.batch_decode(tokens[:, start:])]

@@ -26,6 +26,7 @@ from rnr.models.edit_parts import EditParts, SmallRestorer, add_adapter, choose_
 from rnr.models.interfaces import TrainableRestorer
 from rnr.models.patches import patchify
 from rnr.models.tokenizer import IMAGE, VISION_END, VISION_START
+from rnr.models.weights import check, locate
 
 SYSTEM = (
     "<|im_start|>system\nDescribe the key features of the input image (color, shape, size, texture, objects, "
@@ -56,7 +57,7 @@ class QwenImageEditRestorer(TrainableRestorer):
     """A restorer made of the parts of diffusers' ``QwenImageEditPipeline``, of which only the transformer is trained.
 
     checkpoint: a folder or a hub name such as ``Qwen/Qwen-Image-Edit`` (safetensors only), with the adapter, if there
-        is one, that :meth:`save` wrote beside it. None builds a new model of the sizes in ``small``, from
+        is one, that :meth:`save` wrote beside it; of several the first that is there counts. None builds a new model of the sizes in ``small``, from
         torch's global random state. Its VAE and text encoder are random and stay frozen: such a model runs all of
         this code and learns in latent space, but unless they are trained elsewhere its images mean nothing.
     steps: Euler steps from noise to image.
@@ -72,7 +73,7 @@ class QwenImageEditRestorer(TrainableRestorer):
 
     def __init__(
         self,
-        checkpoint: str | None = None,
+        checkpoint: str | list[str] | None = None,
         small: SmallRestorer = SmallRestorer(),  # noqa: B008 (frozen)
         steps: int = 8,
         grad_steps: int = 1,
@@ -93,6 +94,8 @@ class QwenImageEditRestorer(TrainableRestorer):
         if checkpoint is None:
             parts = small.build([SYSTEM, END, _text(None), _text(Diagnosis()), _text(EXAMPLE)], getattr(torch, dtype))
         else:
+            checkpoint = locate(checkpoint)
+            check(checkpoint, ["QwenImageEditPipeline", "QwenImageEditPlusPipeline"], "Qwen-Image-Edit restorer")
             parts = EditParts.load(checkpoint, getattr(torch, dtype))
         self.transformer = parts.transformer
         self.vae = parts.vae.requires_grad_(False)

@@ -1,5 +1,6 @@
 """Where weights come from: a folder of one's own, those shipped with the package, or a hub name."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +16,30 @@ def locate(checkpoint: str | Sequence[str]) -> str:
     names = [checkpoint] if isinstance(checkpoint, str) else list(checkpoint)
     for name in names:
         folder = SHIPPED / name.removeprefix("shipped/") if name.startswith("shipped/") else Path(name)
-        if (folder / "config.json").is_file() or (folder / "model_index.json").is_file():
+        if any((folder / file).is_file() for file in ("config.json", "model_index.json")):
             return str(folder)
     last = names[-1]
     if last.count("/") == 1 and not last.startswith((".", "/", "shipped/", "runs/")) and not Path(last).exists():
         return last
     raise FileNotFoundError(f"no weights in {' nor in '.join(names)}")
+
+
+def content(folder: Path) -> str:
+    """The name of the class whose weights ``folder`` holds, as its own configuration has it.
+
+    Raises ``ValueError`` if that cannot be read.
+    """
+    index = folder / "model_index.json"
+    try:
+        if index.is_file():
+            return str(json.loads(index.read_text(encoding="utf-8"))["_class_name"])
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return str(config.get("class") or config["model_type"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder}: its configuration cannot be read ({error!r})") from error
+
+
+def check(name: str, kinds: Sequence[str], role: str) -> None:
+    """Raises ``ValueError`` if ``name`` is a folder that holds none of ``kinds``. Of a hub name nothing is known yet."""
+    if Path(name).is_dir() and (found := content(Path(name))) not in kinds:
+        raise ValueError(f"{name}: holds weights of {found}, not of a {role}")

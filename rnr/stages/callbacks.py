@@ -1,16 +1,34 @@
-"""Callbacks that all stages use."""
+"""Callbacks that all stages use. Both keep to the run's folder, ``trainer.default_root_dir``."""
 
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from rnr.stages.stage import Stage
 
 
+class KeepCheckpoint(ModelCheckpoint):
+    """Keeps the newest state of the run as ``checkpoints/last.ckpt``, written every ``minutes`` and at the end.
+
+    ``rnr fit --config ... --ckpt_path <run>/checkpoints/last.ckpt`` goes on from it.
+    """
+
+    def __init__(self, minutes: float = 5.0) -> None:
+        super().__init__(
+            save_last=True, save_top_k=0, train_time_interval=timedelta(minutes=minutes), enable_version_counter=False
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+
 class SaveWeights(Callback):
-    """Writes the trained model as safetensors to ``<default_root_dir>/weights`` when training ends, also when it is
-    interrupted. The folder appears whole or not at all: it is written beside its place and then moved there."""
+    """Writes the trained model as safetensors to ``weights`` when training ends, also when it is interrupted. The
+    folder appears whole or not at all: it is written beside its place and then moved there."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: Stage) -> None:
         self._save(trainer, pl_module)

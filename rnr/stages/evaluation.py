@@ -54,7 +54,9 @@ class Evaluation:
 
     def restoration_rows(self) -> Rows:
         """PSNR and SSIM of the input and of what was restored, and the paired difference with its 95 % interval."""
-        rows: Rows = [{"": "input", "PSNR (dB)": f"{self.mean('input_psnr'):.2f}", "SSIM": f"{self.mean('input_ssim'):.4f}"}]
+        rows: Rows = [
+            {"": "input", "PSNR (dB)": f"{self.mean('input_psnr'):.2f}", "SSIM": f"{self.mean('input_ssim'):.4f}"}
+        ]
         if "psnr" in self.photos[0]:
             rows.append({"": "restored", "PSNR (dB)": f"{self.mean('psnr'):.2f}", "SSIM": f"{self.mean('ssim'):.4f}"})
             rows.append({"": "gain", "PSNR (dB)": self._gain("psnr", 2), "SSIM": self._gain("ssim", 4)})

@@ -26,8 +26,10 @@ class ReasonerSFT(Stage):
     def training_step(self, batch: DegradedBatch, batch_idx: int) -> Tensor:
         return self.log_loss(self.reasoner.loss(batch.degraded, batch.truth), len(batch.truth))
 
-    def evaluate(self, batch: DegradedBatch) -> tuple[list[Diagnosis | ParseFailure], None]:
-        return self.reasoner.diagnose(batch.degraded), None
+    def repair(
+        self, images: Tensor, seeds: list[int], truth: list[Diagnosis] | None
+    ) -> tuple[list[Diagnosis | ParseFailure], None]:
+        return self.reasoner.diagnose(images), None
 
     def save_weights(self, directory: Path) -> None:
         self.reasoner.save(directory)

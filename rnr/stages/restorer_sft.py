@@ -18,7 +18,7 @@ class RestorerSFT(Stage):
 
     Args:
         restorer: the model to train.
-        reasoner: a frozen reasoner, whose own diagnoses validation and test go by; None: they go by the truth.
+        reasoner: a frozen reasoner, whose own diagnoses validation and test go by; null: they go by the truth.
         conditioning: which diagnoses training goes by.
         schedule: of the optimiser.
         seed: of what training draws (mix of diagnoses, noise of the flow).
@@ -27,7 +27,7 @@ class RestorerSFT(Stage):
     def __init__(
         self,
         restorer: TrainableRestorer,
-        reasoner: Reasoner | None = None,
+        reasoner: Reasoner | None,
         conditioning: Conditioning = Conditioning(),  # noqa: B008  (frozen)
         schedule: Schedule = Schedule(),  # noqa: B008  (frozen)
         seed: int = 0,
@@ -53,11 +53,14 @@ class RestorerSFT(Stage):
         loss = self.restorer.loss(batch.degraded, batch.clean, given, generator)
         return self.log_loss(loss, len(batch.truth))
 
-    def evaluate(self, batch: DegradedBatch) -> tuple[list[Diagnosis | ParseFailure] | None, Tensor]:
-        """Restores by the reasoner's diagnoses. What does not parse is restored without one, and counted as such."""
-        answers = self.reasoner and self.reasoner.diagnose(batch.degraded)
-        given = self.conditioning.keep(answers or batch.truth)
-        return answers, self.restorer.restore(batch.degraded, given, batch.seed)
+    def repair(
+        self, images: Tensor, seeds: list[int], truth: list[Diagnosis] | None
+    ) -> tuple[list[Diagnosis | ParseFailure] | None, Tensor]:
+        """By the reasoner's diagnoses, or by the truth without a reasoner. What does not parse is restored without a
+        diagnosis, and counted as such."""
+        answers = self.reasoner.diagnose(images) if self.reasoner else None
+        given = self.conditioning.keep(answers or truth or [None] * len(images))
+        return answers, self.restorer.restore(images, given, seeds)
 
     def save_weights(self, directory: Path) -> None:
         self.restorer.save(directory)

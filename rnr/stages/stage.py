@@ -9,8 +9,9 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from rnr.data.batch import DegradedBatch
-from rnr.diagnosis import Diagnosis, ParseFailure, render
+from rnr.data.batch import DegradedBatch, RealBatch
+from rnr.data.photos import save_photo
+from rnr.diagnosis import Diagnosis, ParseFailure, files, render
 from rnr.stages.evaluation import Evaluation
 from rnr.stages.optimizer import Schedule
 
@@ -37,10 +38,11 @@ class Stage(LightningModule):
         self.evaluation = Evaluation()
 
     @abstractmethod
-    def evaluate(
-        self, batch: DegradedBatch
+    def repair(
+        self, images: Tensor, seeds: list[int], truth: list[Diagnosis] | None
     ) -> tuple[list[Diagnosis | ParseFailure] | None, Tensor | None]:
-        """The reasoner's answers and the restored photos, each where the stage has it."""
+        """The reasoner's answers on images (B, 3, H, W) in [0, 1] and the restored photos, each where the stage has it.
+        ``truth`` is what a stage without a reasoner goes by; None for real photos."""
 
     @abstractmethod
     def save_weights(self, directory: Path) -> None:
@@ -66,13 +68,24 @@ class Stage(LightningModule):
         self.evaluation = Evaluation()
 
     def validation_step(self, batch: DegradedBatch, batch_idx: int) -> None:
-        answers, restored = self.evaluate(batch)
+        answers, restored = self.repair(batch.degraded, batch.seed, batch.truth)
         self.evaluation.add(batch, answers, restored)
         if batch_idx == 0:
             self.show(batch, answers, restored)
 
     def test_step(self, batch: DegradedBatch, batch_idx: int) -> None:
-        self.evaluation.add(batch, *self.evaluate(batch))
+        self.evaluation.add(batch, *self.repair(batch.degraded, batch.seed, batch.truth))
+
+    def predict_step(self, batch: RealBatch, batch_idx: int) -> None:
+        """Writes ``predictions/<name>.json`` and, restored, ``predictions/<name>.png`` for photos as they are."""
+        answers, restored = self.repair(batch.image, [0] * len(batch.names), None)
+        for i, name in enumerate(batch.names):
+            path = Path(self.trainer.default_root_dir) / "predictions" / Path(name).with_suffix(".png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if restored is not None:
+                save_photo(restored[i], path)
+            if answers is not None and isinstance(answers[i], Diagnosis):
+                files.save(answers[i], path.with_suffix(".json"))
 
     def on_validation_epoch_end(self) -> None:
         figures = {}

@@ -82,11 +82,10 @@ def test_says_what_it_is_asked_and_stops_there(learned, fields, monkeypatch):
     generate = reasoner.model.generate
     monkeypatch.setattr(reasoner.model, "generate", lambda **inputs: written.append(generate(**inputs)) or written[-1])
     reasoner.diagnose(photos(3)[:1], fields)
-    wanted = len(reasoner.tokenizer(render(TRUTH[0], FIELDS[: FIELDS.index(fields[-1]) + 1])).input_ids)
-    prompt = reasoner._prompt(photos(1))["input_ids"].shape[1]
-    assert written[0].shape[1] == prompt + wanted + ("scene" in fields)  # a scene is known to end by the turn's end alone
-    if "scene" not in fields:
-        assert written[0].shape[1] < written[1].shape[1]
+    lines = render(TRUTH[0], FIELDS[: FIELDS.index(fields[-1]) + 1])
+    end = END_OF_TURN * ("scene" in fields)  # the last line alone has no line break that tells it is over
+    wanted = reasoner.tokenizer(lines + end).input_ids
+    assert written[0].shape[1] == reasoner._prompt(photos(1))["input_ids"].shape[1] + len(wanted)
 
 
 def test_severities_are_those_of_the_text(learned):

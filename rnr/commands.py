@@ -1,0 +1,248 @@
+"""The commands for photos: ``rnr demo``, ``rnr degrade``, ``rnr diagnose`` and ``rnr restore``.
+
+A photo that cannot be used costs one line on stderr; the rest go on, and the command exits with 1 at the end.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from rnr.data.dataset import seed_of
+from rnr.data.depth import depth_of
+from rnr.data.photos import Photo, PhotoError, find_photos, open_photo, photo_at, save_photo, shipped_photos
+from rnr.degradation import Degrader
+from rnr.diagnosis import KINDS, Diagnosis, ParseFailure, files, render, truth
+from rnr.diagnosis.edit import with_severity
+from rnr.metrics.restoration import as_saved, psnr, ssim
+from rnr.pipeline import ReasonAndRestore
+
+
+def degrade(argv: Sequence[str]) -> int:
+    """Puts photos through Eq. 1, and writes what was applied."""
+    parser = _parser("degrade", "Degrade clean photos by the model of Eq. 1 and write what was applied.")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder; each photo gets DIR/<stem>/")
+    parser.add_argument("--seed", type=int, default=0, help="of the degradations drawn (default 0)")
+    parser.add_argument("--diagnosis", type=Path, help="apply exactly the parameters of this diagnosis.json")
+    args = parser.parse_args(argv)
+    given = _load(parser, args.diagnosis)
+
+    def one(photo: Photo, image: Tensor, folder: Path) -> None:
+        depth = depth_of(photo, (image * 255).round().to(torch.uint8))[None].float() / 255
+        seed = seed_of(args.seed, photo.path.name)
+        if given is None:
+            drawn = Degrader().sample([torch.Generator().manual_seed(seed)])
+        else:
+            drawn = truth.degradation([given], depth, [seed % 2**31])
+        degraded = Degrader.apply(image[None], depth, drawn)
+        for number, (kind, step) in enumerate(degraded.steps.items(), start=1):
+            save_photo(step.image[0], folder / f"{number}_{kind}.png")
+        save_photo(degraded.image[0], folder / "degraded.png")
+        scene = photo.scene if given is None else given.scene
+        files.save(truth.diagnoses(degraded, [scene])[0], folder / "diagnosis.json")
+
+    return _each(args.photos, one, args.output)
+
+
+def diagnose(argv: Sequence[str]) -> int:
+    """Prints what is wrong with photos."""
+    parser = _parser("diagnose", "Say what is wrong with photos, in words and numbers.")
+    parser.add_argument("--json", action="store_true", help="one JSON list of {photo, diagnosis}; null: no diagnosis")
+    _add_model(parser, "reasoner")
+    args = parser.parse_args(argv)
+    reasoner = _load_model(parser, "reasoner", args.reasoner)
+    answers: list[dict[str, object]] = []
+    unparsed: list[str] = []
+
+    def one(photo: Photo, image: Tensor, folder: Path) -> None:
+        answer = reasoner.diagnose(image[None])[0]
+        if isinstance(answer, ParseFailure):
+            unparsed.append(f"{photo.path}: the reasoner's answer is no diagnosis ({answer.reason})")
+        answers.append(
+            {"photo": str(photo.path), "diagnosis": files.to_dict(answer) if isinstance(answer, Diagnosis) else None}
+        )
+        if not args.json and isinstance(answer, Diagnosis):
+            print(f"{photo.path}\n{render(answer)}\n", flush=True)
+
+    status = _each(args.photos, one, None)
+    if args.json:
+        print(json.dumps(answers, indent=2, ensure_ascii=False))
+    for line in unparsed:
+        print(f"error: {line}", file=sys.stderr)
+    return 1 if unparsed else status
+
+
+def restore(argv: Sequence[str]) -> int:
+    """Repairs photos."""
+    parser = _parser("restore", "Diagnose photos and repair them accordingly.")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder; each photo gets DIR/<stem>/")
+    parser.add_argument("--diagnosis", type=Path, help="use this diagnosis.json instead of the reasoner's")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KIND=SEVERITY", type=_setting,
+        help=f"overrule a severity (1 to 100; 0: not there) of {', '.join(KINDS)}; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="for restorers that draw noise (default 0)")
+    _add_model(parser, "reasoner")
+    _add_model(parser, "restorer")
+    args = parser.parse_args(argv)
+    given = _load(parser, args.diagnosis)
+    restorer = _load_model(parser, "restorer", args.restorer)
+    reasoner = _load_model(parser, "reasoner", args.reasoner) if given is None else None
+
+    def one(photo: Photo, image: Tensor, folder: Path) -> None:
+        diagnosis = given
+        if reasoner is not None:
+            answer = reasoner.diagnose(image[None])[0]
+            diagnosis = answer if isinstance(answer, Diagnosis) else None
+            if diagnosis is None:
+                print(f"{photo.path}: no diagnosis ({answer.reason}); restored without one", file=sys.stderr)
+        for kind, severity in args.set:
+            diagnosis = with_severity(diagnosis or Diagnosis(), kind, severity)
+        restored = restorer.restore(image[None], [diagnosis], [args.seed])[0]
+        save_photo(restored, folder / "restored.png")
+        if diagnosis is not None:
+            files.save(diagnosis, folder / "diagnosis.json")
+        save_figure([("input", image), ("restored", restored)], diagnosis, folder / "figure.png")
+
+    return _each(args.photos, one, args.output)
+
+
+def demo(argv: Sequence[str]) -> int:
+    """The main job, on a photo that ships along: degrade it, diagnose it, restore it, and say what was gained."""
+    parser = argparse.ArgumentParser(prog="rnr demo", description=demo.__doc__)
+    parser.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder (default demo)")
+    parser.add_argument("--seed", type=int, default=0, help="of the degradation (default 0)")
+    args = parser.parse_args(argv)
+    args.output.mkdir(parents=True, exist_ok=True)
+    photo = shipped_photos("test")[0]
+    clean = _open(photo)
+    depth = depth_of(photo, (clean * 255).round().to(torch.uint8)).float() / 255
+    drawn = Degrader().sample([torch.Generator().manual_seed(args.seed)])
+    degraded = as_saved(Degrader.apply(clean[None], depth[None], drawn).image)[0]
+    repair = ReasonAndRestore.shipped()(degraded)
+    print(f"{photo.name}, degraded (seed {args.seed}). The reasoner says:\n")
+    print(repair.failure.reason if repair.failure else render(repair.diagnosis))
+    panels = {"clean": clean, "degraded": degraded, "restored": repair.image}
+    for name, image in panels.items():
+        save_photo(image, args.output / f"{name}.png")
+    save_figure(list(panels.items()), repair.diagnosis, args.output / "figure.png")
+    before, after = (
+        (psnr(image[None], clean[None]).item(), ssim(image[None], clean[None]).item())
+        for image in (degraded, repair.image)
+    )
+    print(f"\ndegraded  {before[0]:6.2f} dB  SSIM {before[1]:.4f}")
+    print(f"restored  {after[0]:6.2f} dB  SSIM {after[1]:.4f}")
+    print(f"gain      {after[0] - before[0]:+6.2f} dB  SSIM {after[1] - before[1]:+.4f}")
+    print(f"\nfigure: {args.output / 'figure.png'}")
+    return 0
+
+
+def save_figure(panels: Sequence[tuple[str, Tensor]], diagnosis: Diagnosis | None, path: Path) -> None:
+    """Panels (title, (3, H, W) in [0, 1]) side by side over the text of the diagnosis."""
+    import textwrap
+
+    from matplotlib.figure import Figure
+
+    height, width = panels[0][1].shape[-2:]
+    text = "no diagnosis" if diagnosis is None else render(diagnosis)
+    text = "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, 54 * len(panels)))
+    aspect = min(max(height / width, 0.2), 3.0)
+    picture, words = 5 * aspect + 0.4, 0.18 * (text.count("\n") + 1) + 0.2
+    figure = Figure(figsize=(5 * len(panels), picture + words), layout="constrained")
+    photos, note = figure.subfigures(2, 1, height_ratios=(picture, words))
+    for axes, (title, image) in zip(photos.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        shrink = max(1, max(image.shape[-2:]) // 1200)  # a figure of 50 megapixels serves nobody
+        axes.imshow(image[:, ::shrink, ::shrink].clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="nearest")
+        axes.set_title(title)
+        axes.axis("off")
+    note.text(0.02, 0.95, text, va="top", family="monospace", fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _parser(name: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"rnr {name}", description=description)
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="image files, or folders of them")
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser, role: str) -> None:
+    parser.add_argument(
+        f"--{role}", default=f"shipped/{role}", metavar="WEIGHTS",
+        help=f"folder or hub name of the {role}'s weights (default shipped/{role})",
+    )  # fmt: skip
+
+
+def _load_model(parser: argparse.ArgumentParser, role: str, name: str) -> torch.nn.Module:
+    from rnr.models import load
+
+    try:
+        model = {"reasoner": load.load_reasoner, "restorer": load.load_restorer}[role](name)
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"error: {error}\n")
+    return model.eval()
+
+
+def _load(parser: argparse.ArgumentParser, path: Path | None) -> Diagnosis | None:
+    try:
+        return None if path is None else files.load(path)
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"error: {error}\n")
+
+
+def _setting(text: str) -> tuple[str, float]:
+    kind, _, value = text.partition("=")
+    try:
+        severity = float(value)
+        with_severity(Diagnosis(), kind, severity)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected KIND=SEVERITY ({error})") from None
+    return kind, severity
+
+
+def _find(paths: Sequence[Path]) -> Iterator[Photo | PhotoError]:
+    for path in paths:
+        try:
+            yield from find_photos(path) if path.is_dir() else [photo_at(path)]
+        except PhotoError as error:
+            yield error
+
+
+def _each(paths: Sequence[Path], one: Callable[[Photo, Tensor, Path], None], output: Path | None) -> int:
+    """``one(photo, its image (3, H, W), its output folder)`` for all photos. What fails is reported and passed over."""
+    failed = 0
+    taken: set[str] = set()
+    found = list(_find(paths))
+    for photo in track(found, description="", disable=len(found) < 2 or not sys.stderr.isatty()):
+        try:
+            if isinstance(photo, PhotoError):
+                raise photo
+            image = _open(photo)
+            folder = Path() if output is None else output / _folder_name(photo.path, taken)
+            if output is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+            one(photo, image, folder)
+        except (PhotoError, OSError) as error:
+            failed += 1
+            print(f"error: {error}", file=sys.stderr, flush=True)
+    return 1 if failed else 0
+
+
+def _folder_name(path: Path, taken: set[str]) -> str:
+    """The photo's stem, made safe (a file named '...png' has the stem '..') and told apart from earlier ones."""
+    stem = path.stem.strip(". ") or "photo"
+    name, number = stem, 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{stem}_{number}"
+    taken.add(name.lower())
+    return name
+
+
+def _open(photo: Photo) -> Tensor:
+    """(3, H, W) float in [0, 1]."""
+    return torch.from_numpy(open_photo(photo.path)).permute(2, 0, 1).float() / 255

@@ -1,0 +1,23 @@
+"""A reasoner or restorer from the name of its weights: the folder itself says which class it holds."""
+
+from pathlib import Path
+
+from rnr.models.compact import CompactRestorer
+from rnr.models.interfaces import Reasoner, Restorer
+from rnr.models.qwen3vl import Qwen3VLReasoner
+from rnr.models.weights import content, locate
+
+
+def load_reasoner(checkpoint: str) -> Reasoner:
+    """``FileNotFoundError`` or ``ValueError`` if there are no weights of a reasoner under that name."""
+    return Qwen3VLReasoner(checkpoint=checkpoint)
+
+
+def load_restorer(checkpoint: str) -> Restorer:
+    """``FileNotFoundError`` or ``ValueError`` if there are no weights of a restorer under that name."""
+    folder = Path(locate(checkpoint))
+    if folder.is_dir() and not content(folder).startswith("QwenImageEdit"):
+        return CompactRestorer(checkpoint=str(folder))
+    from rnr.models.qwen_image_edit import QwenImageEditRestorer  # diffusers is slow to import
+
+    return QwenImageEditRestorer(checkpoint=str(folder))
