@@ -14,44 +14,35 @@ STAGE_COMMANDS = {
     "test": "evaluate a stage on its test photos; without --config, the shipped weights",
     "predict": "restore the photos of a folder by a stage's models",
 }
+PAPER_COMMANDS = {"ablations": "train and test the rows of Table 3"}
 
 
 def main() -> None:
     """Entry point. Exit status: 0; 1 if a photo or a run failed; 2 if the command line is wrong."""
-    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    name, *rest = sys.argv[1:] or ["--help"]
+    # Imported only when called for: torch and its kin take seconds.
     if name in ("-h", "--help"):
         print(_help())
     elif name in PHOTO_COMMANDS:
-        from rnr import commands
+        from rnr import photo_commands
 
-        sys.exit(getattr(commands, name)(sys.argv[2:]))
+        sys.exit(getattr(photo_commands, name)(rest))
     elif name in STAGE_COMMANDS:
-        _stage_command()
+        from rnr import stage_commands
+
+        stage_commands.run([name, *rest])
+    elif name == "ablations":
+        from rnr import ablations
+
+        sys.exit(ablations.main(rest))
     else:
-        sys.exit(f"rnr: there is no command {name!r}\n\n{_help()}")
+        print(f"rnr: there is no command {name!r}\n\n{_help()}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _help() -> str:
     lines = ["usage: rnr COMMAND ...", "", "Reason and Restore: diagnose what is wrong with a photo, then repair it."]
-    for title, commands in (("photos", PHOTO_COMMANDS), ("training and evaluation", STAGE_COMMANDS)):
+    groups = {"photos": PHOTO_COMMANDS, "training and evaluation": STAGE_COMMANDS, "the paper": PAPER_COMMANDS}
+    for title, commands in groups.items():
         lines += ["", f"{title}:", *(f"  {name:<10} {text}" for name, text in commands.items())]
     return "\n".join([*lines, "", "rnr COMMAND --help says more."])
-
-
-def _stage_command() -> None:
-    from lightning.pytorch.cli import LightningCLI
-
-    from rnr.data.datamodule import DegradationDataModule
-    from rnr.data.photos import PhotoError
-    from rnr.stages.stage import Stage
-
-    try:
-        LightningCLI(
-            Stage,
-            DegradationDataModule,
-            subclass_mode_model=True,
-            save_config_kwargs={"overwrite": True},
-            parser_kwargs={"parser_mode": "omegaconf"},
-        )
-    except (PhotoError, FileNotFoundError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")

@@ -108,7 +108,8 @@ def moments(kernel: Tensor) -> Moments:
     xy = (offset @ kernel @ offset[:, None]).squeeze(-1) - mean_x * mean_y
     largest = (xx + yy) / 2 + torch.sqrt(((xx - yy) / 2) ** 2 + xy**2)
     # y points down in the array and up in the eye's frame, hence the sign.
-    direction = torch.rad2deg(0.5 * torch.atan2(-2 * xy, xx - yy)) % 180
+    # Taken modulo twice: the remainder of a tiny negative angle is rounded to 180 itself.
+    direction = torch.rad2deg(0.5 * torch.atan2(-2 * xy, xx - yy)) % 180 % 180
     return Moments(
         direction=direction,
         length=largest.clamp(min=0).sqrt(),

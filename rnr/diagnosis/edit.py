@@ -34,7 +34,7 @@ def with_severity(diagnosis: Diagnosis, kind: str, severity: float) -> Diagnosis
     finding = diagnosis[kind] or TYPICAL[kind]
     ratio = (severity - 1) / 99
     changes: dict[str, float] = {}
-    if isinstance(finding, Fog):
+    if isinstance(finding, Fog) and finding.transmission is not None:
         changes["transmission"] = 1 - ratio * (1 - MIN_TRANSMISSION)
     elif isinstance(finding, Shake) and finding.length:
         # r_rms scales with the kernel, whose energy falls with its extent.

@@ -10,7 +10,6 @@ answer is the diagnosis' text, closed by the end of the turn.
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,7 +20,6 @@ from torch import Tensor, nn
 from transformers import (
     GenerationConfig,
     Qwen2Tokenizer,
-    Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     StoppingCriteria,
     StoppingCriteriaList,
@@ -33,73 +31,12 @@ from rnr.diagnosis.prompt import FULL, SHORT
 from rnr.diagnosis.types import quantities
 from rnr.models.interfaces import Reasoner
 from rnr.models.patches import patchify
-from rnr.models.tokenizer import (
-    END_OF_TEXT,
-    END_OF_TURN,
-    IMAGE,
-    VIDEO,
-    VISION_END,
-    VISION_START,
-    train_tokenizer,
-    vocabulary,
-)
+from rnr.models.small_reasoner import SmallReasoner
+from rnr.models.tokenizer import END_OF_TEXT, END_OF_TURN, IMAGE, train_tokenizer, vocabulary
 from rnr.models.views import Views
 from rnr.models.weights import check, locate
 
 SETTINGS = "reasoner.json"
-
-
-@dataclass(frozen=True)
-class SmallReasoner:
-    """Sizes of the compact model: Qwen3-VL in all but scale. Heads are 64 wide in both halves."""
-
-    vision_depth: int = 4
-    vision_width: int = 128
-    patch: int = 8
-    text_depth: int = 3
-    text_width: int = 192
-    vocab_size: int = 2048
-
-    def config(self, tokenizer: Qwen2Tokenizer, view_size: int) -> Qwen3VLConfig:
-        """view_size: the side of a view in pixels, for the table of learned positions."""
-        image, video, start, end = tokenizer.convert_tokens_to_ids([IMAGE, VIDEO, VISION_START, VISION_END])
-        return Qwen3VLConfig(
-            vision_config={
-                "depth": self.vision_depth,
-                "hidden_size": self.vision_width,
-                "intermediate_size": 2 * self.vision_width,
-                "num_heads": self.vision_width // 64,
-                "patch_size": self.patch,
-                "temporal_patch_size": 1,
-                "spatial_merge_size": 2,
-                "out_hidden_size": self.text_width,
-                "num_position_embeddings": (view_size // self.patch) ** 2,
-                "deepstack_visual_indexes": [0],  # early features know most of noise and edges
-            },
-            text_config={
-                "vocab_size": len(tokenizer),
-                "hidden_size": self.text_width,
-                "intermediate_size": 2 * self.text_width,
-                "num_hidden_layers": self.text_depth,
-                "num_attention_heads": self.text_width // 64,
-                "num_key_value_heads": self.text_width // 64,
-                "head_dim": 64,
-                "max_position_embeddings": 4096,
-                "rope_parameters": {
-                    "rope_type": "default",
-                    "rope_theta": 10000.0,
-                    "mrope_section": [12, 10, 10],  # of 32 frequencies: time, height, width
-                    "mrope_interleaved": True,
-                },
-                "pad_token_id": tokenizer.pad_token_id,
-                "tie_word_embeddings": True,
-            },
-            image_token_id=image,
-            video_token_id=video,
-            vision_start_token_id=start,
-            vision_end_token_id=end,
-            tie_word_embeddings=True,
-        )
 
 
 class Qwen3VLReasoner(Reasoner):
@@ -137,9 +74,9 @@ class Qwen3VLReasoner(Reasoner):
         if checkpoint is None:
             self.views, self.prompt = views or Views(), prompt or SHORT
             self.tokenizer = train_tokenizer(vocabulary(scenes), small.vocab_size)
-            self.model = Qwen3VLForConditionalGeneration(small.config(self.tokenizer, self.views.size))
-            self.model.generation_config.eos_token_id = self.tokenizer.eos_token_id
-            self.model.generation_config.pad_token_id = self.tokenizer.pad_token_id
+            if self.views.size is None:
+                raise ValueError("a new compact model needs views of a fixed size, got size None")
+            self.model = small.build(self.tokenizer, self.views.size)
         else:
             checkpoint = locate(checkpoint)
             check(checkpoint, ["qwen3_vl"], "reasoner")

@@ -57,9 +57,9 @@ class QwenImageEditRestorer(TrainableRestorer):
     """A restorer made of the parts of diffusers' ``QwenImageEditPipeline``, of which only the transformer is trained.
 
     checkpoint: a folder or a hub name such as ``Qwen/Qwen-Image-Edit`` (safetensors only), with the adapter, if there
-        is one, that :meth:`save` wrote beside it; of several the first that is there counts. None builds a new model of the sizes in ``small``, from
-        torch's global random state. Its VAE and text encoder are random and stay frozen: such a model runs all of
-        this code and learns in latent space, but unless they are trained elsewhere its images mean nothing.
+        is one, that :meth:`save` wrote beside it; of several the first that is there counts. None builds a new model of
+        the sizes in ``small``, from torch's global random state. Its VAE and text encoder are random and stay frozen:
+        such a model runs all of this code and learns in latent space, but its images mean nothing.
     steps: Euler steps from noise to image.
     grad_steps: through how many of them, the last ones, the gradient of :meth:`rollout` flows.
     guidance: strength of classifier-free guidance against an empty text, when sampling. 1 is none, at half the cost.

@@ -1,14 +1,9 @@
 """Hypothesis strategies for diagnoses, built from the declared ranges of their quantities."""
 
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from rnr.diagnosis import FIELDS, Diagnosis
 from rnr.diagnosis.types import FINDINGS, MAX_SCENE_WORDS, Quantity, quantities
-
-# A busy machine is no reason to fail.
-settings.register_profile("no deadline", deadline=None)
-settings.load_profile("no deadline")
 
 
 def number(spec: Quantity):

@@ -8,7 +8,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from rnr.diagnosis import FIELDS, Diagnosis, Fog, Noise, ParseFailure, Rain, Shake, render
 from rnr.diagnosis.prompt import EXAMPLE, FULL, SHORT
-from rnr.models.qwen3vl import Qwen3VLReasoner, SmallReasoner
+from rnr.models.qwen3vl import Qwen3VLReasoner
+from rnr.models.small_reasoner import SmallReasoner, cosine_filters
 from rnr.models.tokenizer import END_OF_TURN
 from rnr.models.views import Views, crop
 
@@ -39,7 +40,7 @@ def tiny(**arguments):
 def learned():
     """A reasoner that knows TRUTH by heart, and the loss of each step on the way there."""
     reasoner, images = tiny(), photos(3)
-    optimizer = torch.optim.AdamW(reasoner.parameters(), lr=5e-3)
+    optimizer = torch.optim.AdamW(reasoner.parameters(), lr=2e-3)
     losses = []
     for _ in range(150):
         loss = reasoner.loss(images, TRUTH)
@@ -275,6 +276,28 @@ def test_a_public_checkpoint_gets_the_full_prompt(public):
     ids = reasoner._prompt(photos(2, 100, 60))["input_ids"]
     assert FULL in reasoner.tokenizer.decode(ids[0]) and torch.equal(ids[0], ids[1])
     assert isinstance(reasoner.diagnose(photos(1, 100, 60))[0], ParseFailure)
+
+
+def test_the_patch_embedding_starts_as_a_cosine_transform():
+    filters = cosine_filters(8)
+    scipy_dct = pytest.importorskip("scipy.fft").dctn
+    patch = photos(1, 8, 8)[0]
+    coefficients = torch.from_numpy(scipy_dct(patch.sum(0).numpy() / 3**0.5, norm="ortho"))
+    frequency = torch.arange(8)[:, None] + torch.arange(8)
+    grey = torch.einsum("nchw,chw->n", filters, patch)[[0, 1, 2]]  # u + v = 0, then both of 1
+    expected = (coefficients * (1 + frequency))[[0, 0, 1], [0, 1, 0]]
+    torch.testing.assert_close(grey, expected.float())
+    unit = torch.nn.functional.normalize(filters.flatten(1), dim=1)
+    torch.testing.assert_close(unit @ unit.T, torch.eye(192), atol=1e-5, rtol=0)
+    embedding = tiny().model.model.visual.patch_embed.proj.weight
+    torch.testing.assert_close(embedding[:, :, 0], filters[: len(embedding)] / 4)
+
+
+def test_sizes_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="text_width must be a multiple of 64, got 100"):
+        SmallReasoner(text_width=100)
+    with pytest.raises(ValueError, match="views of a fixed size"):
+        Qwen3VLReasoner(small=TINY, views=Views(size=None, tiles=0))
 
 
 def test_crops_are_exact_slices():

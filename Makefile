@@ -1,0 +1,51 @@
+# rnr: everything starts with `make demo` (the main job) or `make test`; both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TORCH := $(shell grep '^torch==' constraints.txt)
+# Two test processes on two cores: more threads in each would only get in each other's way.
+TEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint fit ablations notebooks clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY)  ## a virtual environment with rnr and all it needs
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "rnr needs Python 3.11 or newer"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,scale]'
+	touch $@
+
+demo: $(READY)  ## degrade, diagnose and restore a photo that ships along
+	$(BIN)/rnr demo --output demo
+
+test: $(READY)  ## the default tests
+	$(TEST)
+
+test-slow: $(READY)  ## the tests that take longer
+	$(TEST) -m slow
+
+lint: $(READY)  ## ruff and import-linter (also part of the tests)
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+fit: $(READY)  ## the three stages, one after the other, as their configs stand
+	$(BIN)/rnr fit --config lightning_configs/reasoner_sft.yaml
+	$(BIN)/rnr fit --config lightning_configs/restorer_sft.yaml
+	$(BIN)/rnr fit --config lightning_configs/grpo.yaml
+
+ablations: $(READY)  ## the rows of Table 3, at a quick setting (ARGS="--sft-steps 4000 ..." for more)
+	$(BIN)/rnr ablations $(ARGS)
+
+notebooks: $(READY)  ## run the notebooks in place
+	cd notebooks && for book in *.ipynb; do ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace $$book; done
+
+clean:  ## remove what runs left behind, but not the environment
+	rm -rf demo runs out
