@@ -36,11 +36,13 @@ def read_depth(path: Path) -> Tensor:
             with np.load(path, allow_pickle=False) as file:
                 disparity = file["arr_0"].astype(np.float32)
             known = np.isfinite(disparity) & (disparity > 0)
+            if disparity.ndim != 2 or not known.any():
+                raise ValueError(f"no disparity in its array of shape {disparity.shape}")
             depth = 1 / np.where(known, disparity, np.median(disparity[known]))
             depth = np.clip(depth / np.quantile(depth, 0.95), 0, 1)
         else:
             with Image.open(path) as image:
-                full = 255 if image.mode in ("L", "P", "RGB") else 65535
+                full = 65535 if image.mode.startswith("I") else 255
                 depth = np.asarray(image.convert("L") if full == 255 else image, dtype=np.float32) / full
     except Exception as error:  # as for photos: what broken files raise depends on their format
         raise PhotoError(f"{path}: cannot be read as depth ({error or type(error).__name__})") from error

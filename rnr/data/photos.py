@@ -11,6 +11,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from rnr.diagnosis import Diagnosis
+
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 50_000_000
 
@@ -91,7 +93,8 @@ def photo_size(path: Path) -> tuple[int, int]:
     """(height, width) as :func:`open_photo` will return it, from the header alone. Raises :class:`PhotoError`."""
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
+            # EXIF orientations 5 to 8 swap the sides; Pillow states the size of a TIFF with that done already.
+            turned = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)
             return (image.width, image.height) if turned else (image.height, image.width)
     except Exception as error:
         raise PhotoError(f"{path}: cannot be read as a photo ({error or type(error).__name__})") from error
@@ -132,15 +135,16 @@ def _depth_of(path: Path) -> Path | None:
     return None
 
 
-def _scenes(root: Path) -> Iterator[tuple[Path, str]]:
+def _scenes(root: Path) -> Iterator[tuple[Path, str | None]]:
     for folder in [root.resolve(), *root.resolve().parents[:2]]:
         if (file := folder / "scenes.jsonl").is_file():
-            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            for number, line in enumerate(file.read_bytes().splitlines(), start=1):
                 try:
-                    entry = json.loads(line)
-                    yield (folder / entry["photo"]).resolve(), entry["scene"]
+                    entry = json.loads(line.decode())
+                    yield (folder / entry["photo"]).resolve(), Diagnosis(scene=entry["scene"]).scene
                 except (ValueError, KeyError, TypeError) as error:
-                    raise PhotoError(f"{file}, line {number}: expected {{'photo': ..., 'scene': ...}}") from error
+                    reason = f"expected {{'photo': ..., 'scene': ...}} ({error})"
+                    raise PhotoError(f"{file}, line {number}: {reason}") from error
             return
 
 

@@ -43,8 +43,8 @@ class Qwen3VLReasoner(Reasoner):
     """A reasoner around transformers' ``Qwen3VLForConditionalGeneration``.
 
     checkpoint: a folder or a hub name such as ``Qwen/Qwen3-VL-8B-Instruct`` (safetensors only), or several of which the
-        first that is there counts (see :func:`rnr.models.weights.locate`); None builds a new
-        compact model of the sizes in ``small``, from torch's global random state.
+        first that is there counts (see :func:`rnr.models.weights.locate`); None builds a new compact model of the sizes
+        in ``small``, from torch's global random state.
     scenes: a file of lines ``{"scene": "..."}``, whose words become whole tokens of a new compact model.
     views, prompt: None takes the checkpoint's own. A checkpoint that is no reasoner of ours yet sees the whole photo
         and is asked by the full prompt of appendix A.1; a new compact model gets ``Views()`` and the short one.
@@ -58,7 +58,7 @@ class Qwen3VLReasoner(Reasoner):
     def __init__(
         self,
         checkpoint: str | list[str] | None = None,
-        small: SmallReasoner = SmallReasoner(),
+        small: SmallReasoner = SmallReasoner(),  # noqa: B008 (frozen)
         scenes: Path | None = None,
         views: Views | None = None,
         prompt: str | None = None,

@@ -284,7 +284,7 @@ def test_the_patch_embedding_starts_as_a_cosine_transform():
     patch = photos(1, 8, 8)[0]
     coefficients = torch.from_numpy(scipy_dct(patch.sum(0).numpy() / 3**0.5, norm="ortho"))
     frequency = torch.arange(8)[:, None] + torch.arange(8)
-    grey = torch.einsum("nchw,chw->n", filters, patch)[[0, 1, 2]]  # u + v = 0, then both of 1
+    grey = torch.einsum("nchw,chw->n", filters, patch)[[0, 3, 4]]  # behind the means of the three colours
     expected = (coefficients * (1 + frequency))[[0, 0, 1], [0, 1, 0]]
     torch.testing.assert_close(grey, expected.float())
     unit = torch.nn.functional.normalize(filters.flatten(1), dim=1)

@@ -1,0 +1,330 @@
+import json
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rnr.data.photos import PhotoError, find_photos, open_photo, photo_at, photo_size, save_photo, shipped_photos
+
+UPRIGHT = np.random.default_rng(0).integers(0, 256, (8, 16, 3), dtype=np.uint8)
+BLOCKS = np.kron(UPRIGHT[:3, :4], np.ones((16, 16, 1), dtype=np.uint8))  # survives JPEG's coarse colors
+ORIENTATION = 0x0112
+
+
+def stored(pixels, orientation):
+    """How a camera stores what should be seen as ``pixels``, under each EXIF orientation."""
+    return {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, -1),
+    }[orientation](pixels)
+
+
+def write(path, pixels, **options):
+    Image.fromarray(np.ascontiguousarray(pixels)).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_is_turned_upright(tmp_path, orientation, suffix):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    options = {"lossless": True} if suffix == "webp" else {}
+    path = write(tmp_path / f"photo.{suffix}", stored(UPRIGHT, orientation), exif=exif, **options)
+    np.testing.assert_array_equal(open_photo(path), UPRIGHT)
+    assert photo_size(path) == UPRIGHT.shape[:2]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_so_is_every_jpeg(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = write(tmp_path / "photo.jpg", stored(BLOCKS, orientation), exif=exif, quality=100, subsampling=0)
+    np.testing.assert_allclose(open_photo(path).astype(int), BLOCKS, atol=4)
+    assert photo_size(path) == BLOCKS.shape[:2]
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_is_passed_over(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = write(tmp_path / "photo.png", UPRIGHT, exif=exif)
+    np.testing.assert_array_equal(open_photo(path), UPRIGHT)
+    assert photo_size(path) == UPRIGHT.shape[:2]
+
+
+def grey16():
+    return UPRIGHT[..., 0].astype(np.uint16) * 257
+
+
+def palette(transparency=None):
+    image = Image.fromarray(np.array([[0, 1], [2, 1]], dtype=np.uint8)).convert("P")
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    return image, {} if transparency is None else {"transparency": transparency}
+
+
+RED, GREEN, BLUE, WHITE = [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "expected"),
+    [
+        ("rgb.png", lambda: (Image.fromarray(UPRIGHT), {}), UPRIGHT),
+        ("grey.png", lambda: (Image.fromarray(UPRIGHT[..., 0]), {}), UPRIGHT[..., :1].repeat(3, axis=2)),
+        ("bilevel.png", lambda: (Image.fromarray(UPRIGHT[..., 0] > 99), {}), (UPRIGHT[..., :1] > 99).repeat(3, 2) * 255),
+        ("grey16.png", lambda: (Image.fromarray(grey16()), {}), UPRIGHT[..., :1].repeat(3, axis=2)),
+        ("grey16.tiff", lambda: (Image.fromarray(grey16()), {}), UPRIGHT[..., :1].repeat(3, axis=2)),
+        ("float.tiff", lambda: (Image.fromarray(np.full((2, 2), 0.5, np.float32)), {}), np.full((2, 2, 3), 128)),
+        ("palette.png", palette, [[RED, GREEN], [BLUE, GREEN]]),
+        ("clear.png", lambda: palette(1), [[RED, WHITE], [BLUE, WHITE]]),
+        ("half.png", lambda: palette(b"\xff\x00\x80"), [[RED, WHITE], [[127, 127, 255], WHITE]]),
+        (
+            "rgba.png",
+            lambda: (Image.fromarray(np.array([[[10, 20, 30, 255], [10, 20, 30, 0]]], np.uint8)), {}),
+            [[[10, 20, 30], WHITE]],
+        ),
+        (
+            "la.png",
+            lambda: (Image.merge("LA", [Image.new("L", (2, 1), 40), Image.fromarray(np.array([[255, 0]], np.uint8))]), {}),
+            [[[40, 40, 40], WHITE]],
+        ),
+        ("one.png", lambda: (Image.new("RGB", (1, 1), (1, 2, 3)), {}), [[[1, 2, 3]]]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_kind_of_file_gives_the_right_eight_bit_colors(tmp_path, name, build, expected):
+    image, options = build()
+    image.save(tmp_path / name, **options)
+    pixels = open_photo(tmp_path / name)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, expected)
+    assert photo_size(tmp_path / name) == pixels.shape[:2]
+
+
+def test_a_cmyk_jpeg_has_the_colors_of_its_inks(tmp_path):
+    image = Image.fromarray(BLOCKS).convert("CMYK")
+    image.save(tmp_path / "print.jpg", quality=100, subsampling=0)
+    np.testing.assert_allclose(open_photo(tmp_path / "print.jpg").astype(int), BLOCKS, atol=8)
+
+
+def test_a_16_bit_color_file_keeps_its_high_bytes(tmp_path):
+    """Pillow writes none, so this PNG is put together by hand."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    height, width, _ = UPRIGHT.shape
+    rows = b"".join(b"\0" + (row.astype(">u2") * 257).tobytes() for row in UPRIGHT)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    path = tmp_path / "deep.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
+    np.testing.assert_array_equal(open_photo(path), UPRIGHT)
+
+
+def test_of_several_frames_the_first_is_taken(tmp_path):
+    first, second = Image.fromarray(UPRIGHT), Image.fromarray(255 - UPRIGHT)
+    first.save(tmp_path / "frames.tiff", save_all=True, append_images=[second])
+    np.testing.assert_array_equal(open_photo(tmp_path / "frames.tiff"), UPRIGHT)
+
+
+def no_file(path):
+    return path / "missing.png"
+
+
+def folder(path):
+    (path / "folder.png").mkdir()
+    return path / "folder.png"
+
+
+def text(path):
+    (path / "text.jpg").write_text("not a photo")
+    return path / "text.jpg"
+
+
+def empty(path):
+    (path / "empty.png").touch()
+    return path / "empty.png"
+
+
+def truncated(name):
+    def build(path):
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        data = write(path / name, noise).read_bytes()
+        (path / name).write_bytes(data[: len(data) // 2])
+        return path / name
+
+    build.__name__ = name
+    return build
+
+
+def below_a_file(path):
+    return write(path / "file.png", UPRIGHT) / "photo.png"
+
+
+def link_to_itself(path):
+    os.symlink(path / "loop.png", path / "loop.png")
+    return path / "loop.png"
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (no_file, "no such file"),
+        (folder, "is a folder, not a photo"),
+        (text, "not an image that can be read"),
+        (empty, "not an image that can be read"),
+        (truncated("cut.png"), "cannot be read as a photo"),
+        (truncated("cut.jpg"), "cannot be read as a photo"),
+        (truncated("cut.tiff"), "cannot be read as a photo"),
+        (below_a_file, "cannot be read as a photo"),
+        (link_to_itself, "cannot be read as a photo"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_is_no_photo_is_one_error_that_names_the_file_and_the_reason(tmp_path, build, reason):
+    path = build(tmp_path)
+    for given in (path, str(path)):
+        with pytest.raises(PhotoError) as error:
+            open_photo(given)
+        assert str(error.value).startswith(f"{path}: {reason}")
+
+
+def test_a_photo_over_the_limit_is_refused_before_it_is_decoded(tmp_path):
+    path = write(tmp_path / "large.png", np.zeros((300, 400, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[:60])  # the header alone
+    with pytest.raises(PhotoError, match=r"large\.png: 400x300 is 0\.1 megapixels, over the limit of 0\.1"):
+        open_photo(path, max_pixels=100_000)
+
+
+def test_a_photo_at_the_limit_is_fine(tmp_path):
+    path = write(tmp_path / "photo.png", UPRIGHT)
+    assert open_photo(path, max_pixels=128).shape == UPRIGHT.shape
+    with pytest.raises(PhotoError):
+        open_photo(path, max_pixels=127)
+
+
+@pytest.mark.parametrize("build", [no_file, text, empty], ids=lambda build: build.__name__)
+def test_the_size_of_what_is_no_photo_is_an_error_that_names_it(tmp_path, build):
+    path = build(tmp_path)
+    with pytest.raises(PhotoError) as error:
+        photo_size(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_saved_photo_opens_as_it_was(tmp_path):
+    pixels = torch.from_numpy(UPRIGHT.copy()).permute(2, 0, 1)
+    save_photo(pixels / 255, tmp_path / "photo.png")
+    np.testing.assert_array_equal(open_photo(tmp_path / "photo.png"), UPRIGHT)
+    save_photo(torch.tensor([-3.0, 0.5, 7.0]).view(3, 1, 1), tmp_path / "photo.png")
+    assert open_photo(tmp_path / "photo.png").tolist() == [[[0, 128, 255]]]
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+
+def make(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        write(root / name, UPRIGHT)
+
+
+def test_photos_are_found_in_any_layout_sorted_by_path(tmp_path):
+    make(tmp_path, "b.png", "a/z.JPG", "a/deep/er/y.webp", "c.TIF", "depth/b.png", "a/depth/z.png")
+    (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "folder.png").mkdir()
+    photos = find_photos(str(tmp_path))
+    assert [photo.name for photo in photos] == ["a/deep/er/y.webp", "a/z.JPG", "b.png", "c.TIF"]
+    assert all(photo.path == tmp_path / photo.name and photo.scene is None for photo in photos)
+
+
+def test_depth_lies_beside_the_photo_or_beside_its_folder(tmp_path):
+    make(tmp_path, "set/clear/1.jpg", "set/clear/2.jpg", "set/clear/3.jpg")
+    make(tmp_path, "set/depth/1.png", "set/depth/2.png", "set/clear/depth/2.png")
+    depths = [photo.depth for photo in find_photos(tmp_path / "set")]
+    assert depths == [tmp_path / "set/depth/1.png", tmp_path / "set/clear/depth/2.png", None]
+    assert photo_at(tmp_path / "set/clear/1.jpg").depth == tmp_path / "set/depth/1.png"
+
+
+def test_a_folder_named_depth_may_itself_be_searched(tmp_path):
+    make(tmp_path, "depth/1.png")
+    assert [photo.name for photo in find_photos(tmp_path / "depth")] == ["1.png"]
+
+
+@pytest.mark.parametrize("above", [0, 1, 2])
+def test_scenes_are_read_from_the_folder_or_up_to_two_above(tmp_path, above):
+    make(tmp_path, "one/two/photo.png", "one/two/other.png")
+    root = tmp_path / "one/two"
+    place = [root, *root.parents][above]
+    entry = {"photo": str((root / "photo.png").relative_to(place)), "scene": "Zwei Bäume."}
+    (place / "scenes.jsonl").write_text(json.dumps(entry, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert [photo.scene for photo in find_photos(root)] == [None, "Zwei Bäume."]
+
+
+def test_scenes_further_above_do_not_count(tmp_path):
+    make(tmp_path, "one/two/three/photo.png")
+    (tmp_path / "scenes.jsonl").write_text(json.dumps({"photo": "one/two/three/photo.png", "scene": "A tree."}))
+    assert find_photos(tmp_path / "one/two/three")[0].scene is None
+
+
+def test_the_nearest_scenes_win(tmp_path):
+    make(tmp_path, "set/photo.png")
+    (tmp_path / "scenes.jsonl").write_text(json.dumps({"photo": "set/photo.png", "scene": "Far."}))
+    (tmp_path / "set/scenes.jsonl").write_text(json.dumps({"photo": "photo.png", "scene": "Near."}))
+    assert find_photos(tmp_path / "set")[0].scene == "Near."
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        "7",
+        '"text"',
+        '{"photo": "photo.png"}',
+        '{"scene": "A tree."}',
+        '{"photo": 7, "scene": "A tree."}',
+        '{"photo": "photo.png", "scene": 7}',
+        '{"photo": "photo.png", "scene": ""}',
+        json.dumps({"photo": "photo.png", "scene": "word " * 31}),
+    ],
+    ids=lambda line: line[:30],
+)
+def test_a_malformed_scene_names_its_file_and_line(tmp_path, line):
+    make(tmp_path, "photo.png")
+    good = json.dumps({"photo": "photo.png", "scene": "A tree."})
+    (tmp_path / "scenes.jsonl").write_text(f"{good}\n{line}\n")
+    with pytest.raises(PhotoError, match=r"scenes\.jsonl, line 2: "):
+        find_photos(tmp_path)
+
+
+def test_scenes_in_another_encoding_are_an_error_that_names_the_file(tmp_path):
+    make(tmp_path, "photo.png")
+    (tmp_path / "scenes.jsonl").write_bytes('{"photo": "photo.png", "scene": "Bäume"}'.encode("latin-1"))
+    with pytest.raises(PhotoError, match=r"scenes\.jsonl"):
+        find_photos(tmp_path)
+
+
+def test_a_folder_without_photos_is_an_error_that_names_it(tmp_path):
+    for root in (tmp_path / "none", tmp_path):
+        with pytest.raises(PhotoError) as error:
+            find_photos(root)
+        assert str(error.value).startswith(f"{root}: no ")
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 3), ("val", 1), ("test", 2)])
+def test_the_photos_of_scikit_image_are_there(split, count):
+    photos = shipped_photos(split)
+    assert len(photos) == count
+    for photo in photos:
+        assert open_photo(photo.path).shape == (*photo_size(photo.path), 3)
+        assert photo.depth is None or photo.depth.is_file()
+        assert 5 < len(photo.scene.split()) <= 30

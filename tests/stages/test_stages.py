@@ -1,0 +1,172 @@
+"""Each stage trains, leaves weights that the next one starts from, and evaluates the same way twice."""
+
+import csv
+import dataclasses
+import re
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tiny_stages import tiny_data, tiny_restorer, tiny_stage, tiny_trainer
+
+from rnr.data.batch import DegradedBatch
+from rnr.data.datamodule import Sources, degrade
+from rnr.data.photos import shipped_photos
+from rnr.diagnosis import Diagnosis, Fog, Noise, ParseFailure, Shake
+from rnr.models.compact import CompactRestorer
+from rnr.stages import RestorerSFT
+from rnr.stages.conditioning import Conditioning
+from rnr.stages.optimizer import Schedule
+from rnr.stages.restorer_grpo import severities
+
+STAGES = ("reasoner_sft", "restorer_sft", "grpo")
+
+
+@pytest.fixture
+def photos(tmp_path) -> Sources:
+    """Test photos of two sizes, small enough to be quick."""
+    (tmp_path / "photos").mkdir()
+    for i, size in enumerate([(48, 40), (48, 40), (40, 56), (48, 40)]):
+        pixels = Image.open(shipped_photos("train")[0].path).crop((90 * i, 40, 90 * i + size[0], 40 + size[1]))
+        pixels.save(tmp_path / "photos" / f"{i}.png")
+    return Sources(test=[str(tmp_path / "photos")])
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_training_changes_the_trained_model_alone_and_saves_it(name, tmp_path):
+    stage = tiny_stage(name)
+    frozen = None if name == "reasoner_sft" else {k: v.clone() for k, v in stage.reasoner.state_dict().items()}
+    before = {k: v.clone() for k, v in stage.state_dict().items()}
+    if name == "grpo":
+        # Answers of an untrained reasoner do not parse, which would skip every group; a stub has an opinion.
+        answers = [Diagnosis(Fog(50, (0.8, 0.8, 0.8), 0.5), noise=Noise(20, 0.1, 5))]
+        stage.reasoner.diagnose = lambda images, fields=None: answers * len(images)
+        stage.reasoner.severities = lambda images: images.mean(dim=(2, 3)).mean(dim=1, keepdim=True).repeat(1, 4) * 100
+        stage.floor = 1e-6
+    trainer = tiny_trainer(tmp_path)
+    trainer.fit(stage, tiny_data())
+    assert trainer.global_step == 3
+    assert any(not torch.equal(before[k], v) for k, v in stage.state_dict().items())
+    if frozen is not None:
+        assert not any(k.startswith("judge") for k in stage.state_dict()), "the frozen reasoner is not saved again"
+        assert all(torch.equal(frozen[k], v) for k, v in stage.reasoner.state_dict().items())
+    assert load_file(tmp_path / "weights" / "model.safetensors")
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
+    assert not list(tmp_path.glob("weights.*")), "nothing half-written is left"
+
+
+def test_each_stage_starts_from_what_the_one_before_left(tmp_path):
+    tiny_trainer(tmp_path / "1").fit(tiny_stage("reasoner_sft"), tiny_data())
+    reasoner = str(tmp_path / "1" / "weights")
+    tiny_trainer(tmp_path / "2").fit(tiny_stage("restorer_sft", reasoner), tiny_data())
+    restorer = str(tmp_path / "2" / "weights")
+    stage = tiny_stage("grpo", reasoner, restorer)
+    left = load_file(tmp_path / "2" / "weights" / "model.safetensors")
+    assert all(torch.equal(left[k], v) for k, v in stage.restorer.state_dict().items())
+    tiny_trainer(tmp_path / "3", steps=1).fit(stage, tiny_data())
+    CompactRestorer(checkpoint=str(tmp_path / "3" / "weights"))
+
+
+def test_training_lowers_the_restorers_loss_on_the_same_photos(tmp_path):
+    stage = RestorerSFT(tiny_restorer(), None, Conditioning(none=0, drop=0, jitter=0), Schedule(3e-3, warmup=1))
+    data = tiny_data(batch_size=8, visits=60)
+    data.setup("fit")
+    clean = next(iter(data.train_dataloader()))
+    batch = degrade(clean.photo / 255, clean, data.degrader, [None] * 8, [""] * 8)
+
+    def loss() -> float:
+        with torch.no_grad():
+            return stage.restorer.loss(batch.degraded, batch.clean, batch.truth, torch.Generator()).item()
+
+    before = loss()
+    tiny_trainer(tmp_path, steps=30).fit(stage, data)
+    assert loss() < 0.95 * before
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_second_test_run_and_another_batch_size_give_the_same_table(name, tmp_path, photos):
+    tables = []
+    for i, batch in enumerate((1, 1, 3)):
+        trainer = tiny_trainer(tmp_path / str(i))
+        trainer.test(tiny_stage(name), tiny_data(eval_batch_size=batch, sources=photos), verbose=False)
+        tables.append((tmp_path / str(i) / "test.md").read_text())
+    assert tables[0] == tables[1] == tables[2]
+    assert "always-yes" in tables[0] and "input" in tables[0]
+
+
+def test_the_table_states_what_the_photos_say(tmp_path, photos):
+    stage = RestorerSFT(tiny_restorer(), None)
+    tiny_trainer(tmp_path).test(stage, tiny_data(sources=photos), verbose=False)
+    with (tmp_path / "test.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    gains = [float(row["psnr"]) - float(row["input_psnr"]) for row in rows]
+    gain = re.search(r"\| gain \| ([+-][\d.]+) \[", (tmp_path / "test.md").read_text())
+    assert float(gain[1]) == pytest.approx(sum(gains) / len(gains), abs=0.006)
+    assert len(rows) == 4
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_weights(tmp_path):
+    stage = RestorerSFT(tiny_restorer(), None)
+    before = {k: v.clone() for k, v in stage.state_dict().items()}
+    stage.restorer.loss = lambda *a: next(stage.restorer.parameters()).sum() * float("nan")
+    with pytest.raises(FloatingPointError, match="loss is nan at step 0"):
+        tiny_trainer(tmp_path).fit(stage, tiny_data())
+    assert all(torch.equal(before[k], v) for k, v in stage.state_dict().items())
+
+
+def test_predict_writes_a_photo_and_a_name_for_each(tmp_path):
+    tiny_trainer(tmp_path).predict(RestorerSFT(tiny_restorer(), None), tiny_data(eval_batch_size=1))
+    written = sorted(p.name for p in (tmp_path / "predictions").iterdir())
+    assert written == ["camera.png", "motorcycle_left.png"]
+
+
+def test_a_group_of_one_is_refused():
+    stage = tiny_stage("grpo")
+    with pytest.raises(ValueError, match="group must be at least 2, got 1"):
+        type(stage)(stage.restorer, stage.reasoner, stage.loss, group=1)
+
+
+def test_answers_that_do_not_parse_have_no_severity():
+    rows = severities([ParseFailure("", "no text"), Diagnosis(shake=Shake(20, 0, 2, 0.2))])
+    assert rows[0].isnan().all()
+    assert rows[1].tolist() == [0, 20, 0, 0]
+
+
+def batch_of(truth: list[Diagnosis]) -> DegradedBatch:
+    images = torch.zeros(len(truth), 3, 16, 16)
+    return DegradedBatch(images, images, truth, list(range(len(truth))), [str(i) for i in range(len(truth))])
+
+
+TRUTH = [Diagnosis(Fog(50, (0.8, 0.8, 0.8), 0.5), noise=Noise(20, 0.1, 5), scene="A red door.")] * 200
+
+
+def test_conditioning_withholds_as_often_as_it_says():
+    given = Conditioning(none=0.3, drop=0, jitter=0).train(batch_of(TRUTH), None, torch.Generator().manual_seed(0))
+    assert sum(d is None for d in given) == pytest.approx(60, abs=20)
+    assert all(d == TRUTH[0] for d in given if d is not None)
+    given = Conditioning(none=0, drop=0.5, jitter=0).train(batch_of(TRUTH), None, torch.Generator().manual_seed(0))
+    assert sum(d.fog is None or d.noise is None for d in given) == pytest.approx(100, abs=25)
+
+
+def test_conditioning_states_only_its_fields():
+    fields = ("presence", "parameters")
+    given = Conditioning(fields=fields, jitter=0).train(batch_of(TRUTH), None, torch.Generator())
+    stated = [d for d in given if d is not None]
+    assert all(d.scene is None and all(d[k] is None or d[k].severity is None for k in ("fog", "noise")) for d in stated)
+    assert stated[0].fog.transmission == 0.5
+
+
+def test_conditioning_takes_the_reasoners_word():
+    class Says:
+        def diagnose(self, images, fields):
+            return [ParseFailure("?", "nonsense"), Diagnosis()]
+
+    conditioning = Conditioning(predicted=1)
+    assert conditioning.train(batch_of(TRUTH[:2]), Says(), torch.Generator()) == [None, Diagnosis()]
+
+
+@pytest.mark.parametrize("change", [{"fields": ("severity",)}, {"fields": ("presence", "mood")}, {"none": 1.5}])
+def test_conditioning_refuses_nonsense(change):
+    with pytest.raises(ValueError):
+        dataclasses.replace(Conditioning(), **change)
