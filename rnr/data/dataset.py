@@ -93,6 +93,11 @@ class TrainBatches(Sampler[list[Visit]]):
         """Called by Lightning at the start of each epoch."""
         self.epoch = epoch
 
+    @property
+    def sampler(self) -> "TrainBatches":
+        """Where Lightning looks for ``set_epoch``: it asks a batch sampler's own sampler, never the batch sampler."""
+        return self
+
     def __iter__(self) -> Iterator[list[Visit]]:
         yield from self._plan()
 

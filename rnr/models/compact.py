@@ -6,7 +6,6 @@ the whole photo comes as numbers (diagnosis, brightness statistics), so that lar
 """
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -17,20 +16,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rnr.diagnosis import KINDS, Diagnosis
+from rnr.diagnosis import Diagnosis
 from rnr.diagnosis.edit import jitter
-from rnr.diagnosis.types import FINDINGS, quantities
+from rnr.diagnosis.vector import LENGTH, encode
 from rnr.models import inverse
 from rnr.models.interfaces import TrainableRestorer
 from rnr.models.inverse import Physics
 from rnr.models.tiling import tiled
 from rnr.models.weights import check, locate
 
-# What the numbers of a diagnosis are divided by, so that they reach the network at about unit size.
-SCALES = {
-    "severity": 100, "atmospheric_light": 1, "transmission": 1, "energy": 0.5, "density": 0.004, "slant": 30,
-    "shake.length": 8, "rain.length": 32, "width": 2, "opacity": 1, "color": 1, "k": 0.3, "b": 20,
-}  # fmt: skip
 NAME = "rnr.models.compact.CompactRestorer"
 STATISTICS = 15  # mean, deviation and three quantiles of each channel
 
@@ -42,35 +36,6 @@ class CompactSize:
     widths: tuple[int, ...] = (32, 64, 128)
     blocks: tuple[int, ...] = (2, 2, 4)
     condition: int = 96
-
-
-def encode(diagnoses: Sequence[Diagnosis | None], like: Tensor) -> Tensor:
-    """(B, D): diagnoses as numbers, on the device and in the type of ``like``.
-
-    For each degradation: is it known whether it is there, is it there, and for each quantity whether it is stated and
-    its value (a direction as cosine and sine of its double). Zeros stand for what is not.
-    """
-    return torch.tensor([_encode_one(diagnosis) for diagnosis in diagnoses]).to(like)
-
-
-def _encode_one(diagnosis: Diagnosis | None) -> list[float]:
-    row: list[float] = []
-    for kind in KINDS:
-        finding = diagnosis and diagnosis[kind]
-        row += [float(diagnosis is not None), float(finding is not None)]
-        for key, spec in quantities(FINDINGS[kind]).items():
-            value = getattr(finding, key) if finding is not None else None
-            if spec.period:
-                turn = 2 * math.pi * (value or 0) / spec.period
-                row += [1.0, math.cos(turn), math.sin(turn)] if value is not None else [0.0] * 3
-                continue
-            scale = SCALES.get(f"{kind}.{key}") or SCALES[key]
-            values = [0.0] * spec.count if value is None else list(value) if spec.count > 1 else [value]
-            row += [float(value is not None), *(v / scale for v in values)]
-    return row
-
-
-CODE = len(_encode_one(None))
 
 
 class Block(nn.Module):
@@ -159,7 +124,7 @@ class CompactRestorer(TrainableRestorer):
             size = _read_size(folder)
         self.size, self.ssim_weight, self.jitter, self.tile, self.overlap = size, ssim_weight, jitter, tile, overlap
         self.condition = nn.Sequential(
-            nn.Linear(CODE + STATISTICS, size.condition),
+            nn.Linear(LENGTH + STATISTICS, size.condition),
             nn.GELU(),
             nn.Linear(size.condition, size.condition),
             nn.GELU(),

@@ -29,6 +29,7 @@ from transformers.utils import cached_file
 from rnr.diagnosis import FIELDS, KINDS, Diagnosis, ParseFailure, parse, render
 from rnr.diagnosis.prompt import FULL, SHORT
 from rnr.diagnosis.types import quantities
+from rnr.diagnosis.vector import LENGTH, encode
 from rnr.models.interfaces import Reasoner
 from rnr.models.patches import patchify
 from rnr.models.small_reasoner import SmallReasoner
@@ -48,7 +49,11 @@ class Qwen3VLReasoner(Reasoner):
     scenes: a file of lines ``{"scene": "..."}``, whose words become whole tokens of a new compact model.
     views, prompt: None takes the checkpoint's own. A checkpoint that is no reasoner of ours yet sees the whole photo
         and is asked by the full prompt of appendix A.1; a new compact model gets ``Views()`` and the short one.
-    scene_weight: weight in the loss of a token of the scene line, against 1 for all others.
+    score_weight, scene_weight: weight in the loss of a token of the presence and severity lines, and of the scene line,
+        against 1 for the parameters.
+    probe_weight: weight of an auxiliary loss, for training from scratch: what the model makes of the photo's tokens,
+        their mean as well as the last, must give the diagnosis' numbers through one linear layer. Text alone teaches a
+        new model to write long before it teaches it to look. The layer is not saved.
     max_tokens: where an answer is cut off.
     train_vision, train_merger, train_language: which parts are trained: the vision tower, the layers that map it into
         the language model, the language model with its embeddings.
@@ -62,7 +67,9 @@ class Qwen3VLReasoner(Reasoner):
         scenes: Path | None = None,
         views: Views | None = None,
         prompt: str | None = None,
+        score_weight: float = 1.0,
         scene_weight: float = 1.0,
+        probe_weight: float = 0.0,
         max_tokens: int = 384,
         train_vision: bool = True,
         train_merger: bool = True,
@@ -84,7 +91,8 @@ class Qwen3VLReasoner(Reasoner):
             self.views, self.prompt = views or settings[0], prompt or settings[1]
             self.tokenizer = Qwen2Tokenizer.from_pretrained(checkpoint)
             self.model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, use_safetensors=True)
-        self.scene_weight = scene_weight
+        self.score_weight, self.scene_weight, self.probe_weight = score_weight, scene_weight, probe_weight
+        self.probe = nn.Linear(self.model.config.text_config.hidden_size, LENGTH) if probe_weight else None
         self.max_tokens = max_tokens
         if gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -95,7 +103,7 @@ class Qwen3VLReasoner(Reasoner):
         return cls(checkpoint=str(directory))
 
     def loss(self, images: Tensor, diagnoses: Sequence[Diagnosis]) -> Tensor:
-        """See :meth:`Reasoner.loss`; the mean is weighted by ``scene_weight``. One diagnosis a photo."""
+        """See :meth:`Reasoner.loss`; the mean is weighted, and the probe's loss added. One diagnosis a photo."""
         prompt = self._prompt(images)
         answers, weights = self._answers(diagnoses, images.device)
         if len(answers) != len(images):
@@ -115,7 +123,13 @@ class Qwen3VLReasoner(Reasoner):
         ).last_hidden_state
         logits = self.model.lm_head(hidden[:, -answers.shape[1] - 1 : -1])  # at the token before each of the answer's
         surprise = F.cross_entropy(logits.flatten(0, 1).float(), answers.flatten(), reduction="none")
-        return (surprise * weights.flatten()).sum() / weights.sum()
+        loss = (surprise * weights.flatten()).sum() / weights.sum()
+        if self.probe is None:
+            return loss
+        seen = hidden[:, prompt["mm_token_type_ids"][0].bool()].mean(dim=1)
+        ready = hidden[:, -answers.shape[1] - 1]  # where the answer begins
+        numbers = encode(diagnoses, hidden)
+        return loss + self.probe_weight * sum(F.mse_loss(self.probe(state), numbers) for state in (seen, ready))
 
     @torch.no_grad()
     def diagnose(self, images: Tensor, fields: Sequence[str] = FIELDS) -> list[Diagnosis | ParseFailure]:
@@ -176,10 +190,12 @@ class Qwen3VLReasoner(Reasoner):
         for diagnosis in diagnoses:
             # A scene may spell a special token; it is to be read as the letters it is made of.
             tokens = self.tokenizer(render(diagnosis), split_special_tokens=True).input_ids
-            without_scene = render(dataclasses.replace(diagnosis, scene=None))
-            plain = len(self.tokenizer(without_scene, split_special_tokens=True).input_ids)
+            heads = (render(diagnosis, FIELDS[:2]), render(diagnosis, FIELDS[:3]))
+            scores, numbers = (len(self.tokenizer(text, split_special_tokens=True).input_ids) for text in heads)
+            parts = (scores, numbers - scores, len(tokens) - numbers)
             ids.append(torch.tensor([*tokens, end]))
-            weights.append(torch.tensor([1.0] * plain + [self.scene_weight] * (len(tokens) - plain) + [1.0]))
+            each = torch.tensor([self.score_weight, 1.0, self.scene_weight]).repeat_interleave(torch.tensor(parts))
+            weights.append(F.pad(each, (0, 1), value=1.0))
         pad = nn.utils.rnn.pad_sequence
         padded = pad(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id)
         return padded.to(device), pad(weights, batch_first=True).to(device)

@@ -9,7 +9,12 @@ Window = tuple[slice, slice]
 
 
 def windows(height: int, width: int, tile: int, overlap: int) -> Iterator[Window]:
-    """Windows of at most ``tile`` x ``tile`` pixels that cover the photo, neighbours sharing ``overlap`` or more."""
+    """Windows of at most ``tile`` x ``tile`` pixels that cover the photo, neighbours sharing ``overlap`` or more.
+
+    ``ValueError`` unless 0 <= overlap < tile.
+    """
+    if not 0 <= overlap < tile:
+        raise ValueError(f"overlap must lie within [0, tile), got {overlap} and a tile of {tile}")
     for top in _starts(height, tile, overlap):
         for left in _starts(width, tile, overlap):
             yield slice(top, min(top + tile, height)), slice(left, min(left + tile, width))
@@ -42,4 +47,4 @@ def _starts(length: int, tile: int, overlap: int) -> list[int]:
 
 def _ramp(length: int, overlap: int, like: Tensor) -> Tensor:
     distance = torch.arange(1, length + 1, device=like.device, dtype=like.dtype)
-    return torch.minimum(distance, distance.flip(0)).clamp(max=overlap)
+    return torch.minimum(distance, distance.flip(0)).clamp(max=max(overlap, 1))

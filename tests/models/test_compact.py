@@ -1,0 +1,245 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, Rain, Shake
+from rnr.models import inverse
+from rnr.models.compact import CompactRestorer, CompactSize, box_ssim, encode, statistics
+from rnr.models.inverse import Physics
+
+SIZE = CompactSize(widths=(8, 8, 16), blocks=(1, 1, 1), condition=16)
+ALL = Diagnosis(
+    Fog(50, (0.9, 0.85, 0.8), 0.5),
+    Shake(15, 30, 2.0, 0.2),
+    Rain(10, 0.002, 0, 20, 1.5, 0.6, (1, 1, 1)),
+    Noise(20, 0.1, 5),
+)
+MIXED = [ALL, None, Diagnosis(), ALL.keep(["presence"]), Diagnosis(noise=ALL.noise)]
+LIKE = torch.zeros(())
+
+
+def restorer(head=0.1, **options):
+    """One that has learned something: its head, zero at first, is not."""
+    torch.manual_seed(0)
+    model = CompactRestorer(size=SIZE, **options)
+    torch.nn.init.normal_(model.network.head.weight, std=head) if head else None
+    return model
+
+
+def images(count, height=64, width=64):
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def physical(image, diagnosis):
+    physics = Physics.of([diagnosis], image)
+    clear = inverse.haze(image, physics.light)
+    t = inverse.transmission_map(clear, inverse.exponent(clear, physics.transmission), image.shape[-2:])
+    variance = inverse.noise_variance(image, physics).mean(dim=(1, 2, 3))
+    return inverse.dehaze(inverse.wiener(image, physics.kernel, variance), physics.light, t)
+
+
+@pytest.mark.parametrize("diagnosis", MIXED, ids=["all", "none", "clean", "presence", "noise"])
+def test_untrained_it_is_the_physical_inverse(photo, diagnosis):
+    image = photo[None]
+    restored = restorer(head=0).restore(image, [diagnosis], [0])
+    torch.testing.assert_close(restored, physical(image, diagnosis).clamp(0, 1), rtol=0, atol=1e-5)
+
+
+def test_untrained_it_leaves_a_clean_photo_as_it_is(photo):
+    restored = restorer(head=0).restore(photo.expand(2, -1, -1, -1), [None, Diagnosis()], [0, 1])
+    torch.testing.assert_close(restored, photo.expand(2, -1, -1, -1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (17, 33), (130, 70), (8, 64)])
+@pytest.mark.parametrize("tile", [64, 512])
+def test_every_size_is_kept(size, tile):
+    restored = restorer(tile=tile, overlap=24).restore(images(2, *size), [ALL, None], [0, 1])
+    assert restored.shape == (2, 3, *size)
+    assert ((restored >= 0) & (restored <= 1)).all()
+
+
+def test_tiles_agree_with_the_whole(photo):
+    image = F.interpolate(photo[None], (128, 96), mode="bicubic").clamp(0, 1)
+    whole, tiles = (restorer(tile=tile, overlap=32).restore(image, [ALL], [0]) for tile in (512, 80))
+    # A tile's Wiener filter takes the power of the signal from the tile alone.
+    assert (whole - tiles).abs().mean() < 0.02
+    assert not whole.equal(tiles)
+
+
+def test_saved_and_loaded_it_is_the_same_to_the_bit(tmp_path):
+    model = restorer()
+    model.save(tmp_path / "a/b")
+    loaded = CompactRestorer(str(tmp_path / "a/b"))
+    assert loaded.size == SIZE
+    for name, weight in model.state_dict().items():
+        assert loaded.state_dict()[name].equal(weight)
+    assert loaded.restore(images(5), MIXED, range(5)).equal(model.restore(images(5), MIXED, range(5)))
+
+
+def test_of_several_checkpoints_the_first_that_is_there_is_loaded(tmp_path):
+    model = restorer()
+    model.save(tmp_path / "mine")
+    loaded = CompactRestorer([str(tmp_path / "none"), str(tmp_path / "mine")])
+    assert loaded.network.head.weight.equal(model.network.head.weight)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [({"class": "rnr.models.other.Other"}, "rnr.models.other.Other"), ({"model_type": "qwen3_vl"}, "qwen3_vl")],
+)
+def test_another_models_folder_is_refused_by_name(tmp_path, config, kind):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"{tmp_path}: holds a {kind}, not a CompactRestorer"):
+        CompactRestorer(str(tmp_path))
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no weights in .*none"):
+        CompactRestorer(str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError, match="Qwen/Qwen-Image-Edit: no compact restorer here"):
+        CompactRestorer("Qwen/Qwen-Image-Edit")
+
+
+def test_the_loss_falls_on_one_batch(photo):
+    clean = photo.expand(2, -1, -1, -1)
+    degraded = clean * 0.5 + 0.45
+    diagnoses = [Diagnosis(fog=Fog(53, (0.9, 0.9, 0.9), 0.5)), None]
+    model = restorer(head=0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(25):
+        loss = model.loss(degraded, clean, diagnoses, torch.Generator())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert min(losses[-3:]) < 0.7 * losses[0]
+
+
+def test_the_loss_is_that_of_the_photo_put_out(photo):
+    clean, degraded = photo[None], (photo[None] * 0.8).clamp(0, 1)
+    model = restorer()
+    out = model(degraded, [None])
+    expected = (out - clean).abs().mean() + 0.2 * (1 - box_ssim(out, clean))
+    torch.testing.assert_close(model.loss(degraded, clean, [None], torch.Generator()), expected)
+    assert box_ssim(clean, clean).item() == pytest.approx(1, abs=1e-5)
+    assert box_ssim(degraded, clean) > box_ssim(1 - clean, clean)
+
+
+def test_box_ssim_is_that_of_the_formula():
+    x, y = images(2, 12, 16).double().unbind()
+    total = []
+    for c in range(3):
+        for top in (0, 4):
+            for left in (0, 4, 8):
+                a, b = (z[c, top : top + 8, left : left + 8].flatten() for z in (x, y))
+                va, vb = a.var(correction=0), b.var(correction=0)
+                covariance = ((a - a.mean()) * (b - b.mean())).mean()
+                luminance = (2 * a.mean() * b.mean() + 1e-4) / (a.mean() ** 2 + b.mean() ** 2 + 1e-4)
+                total.append(luminance * (2 * covariance + 9e-4) / (va + vb + 9e-4))
+    torch.testing.assert_close(box_ssim(x[None], y[None]), torch.stack(total).mean())
+
+
+def test_candidates_of_a_group_differ_and_the_first_is_the_plain_answer():
+    model, photos = restorer(), images(2)
+    diagnoses = [ALL, Diagnosis(fog=ALL.fog)]
+    candidates = model.rollout(photos, diagnoses, [3, 4], group=4)
+    assert candidates.shape == (2, 4, 3, 64, 64)
+    torch.testing.assert_close(candidates[:, 0], model(photos, diagnoses), rtol=0, atol=1e-5)
+    for group in candidates:
+        distances = torch.cdist(group.flatten(1), group.flatten(1))
+        assert distances[~torch.eye(4, dtype=torch.bool)].min() > 0.1
+
+
+def test_candidates_follow_their_seeds():
+    model, photos = restorer(), images(2)
+    first, second, other = (model.rollout(photos, [ALL, ALL], seeds, group=3) for seeds in ([3, 4], [3, 4], [3, 5]))
+    assert first.equal(second)
+    torch.testing.assert_close(first[0], other[0])
+    assert (first[1, 1:] - other[1, 1:]).abs().max() > 1e-3
+
+
+def test_candidates_carry_gradient_to_every_weight():
+    model = restorer()
+    model.rollout(images(1), [ALL], [0], group=2).square().mean().backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.parameters())
+
+
+def test_a_photo_is_restored_alike_in_any_company():
+    model, photos = restorer(), images(5)
+    together = model.restore(photos, MIXED, range(5))
+    for i in range(5):
+        alone = model.restore(photos[i : i + 1], MIXED[i : i + 1], [i])
+        torch.testing.assert_close(together[i], alone[0], rtol=0, atol=1e-5)
+
+
+def test_what_the_diagnosis_says_matters():
+    model, photos = restorer(), images(5)[:1].expand(5, -1, -1, -1)
+    restored = model.restore(photos, MIXED, range(5))
+    assert (restored[0] - restored[1]).abs().mean() > 0.01
+
+
+@pytest.mark.parametrize("diagnosis", MIXED, ids=["all", "none", "clean", "presence", "noise"])
+def test_gradients_with_respect_to_the_photo_are_finite(diagnosis):
+    photos = images(1).requires_grad_()
+    restorer()(photos, [diagnosis]).square().mean().backward()
+    assert photos.grad.isfinite().all()
+    assert photos.grad.ne(0).any()
+
+
+def test_nothing_known_absent_and_not_stated_are_told_apart():
+    codes = encode([None, Diagnosis(), ALL.keep(["presence"]), ALL.keep(["presence", "severity"]), ALL], LIKE)
+    assert torch.pdist(codes).min() >= 1
+    assert codes[0].eq(0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_code_tells_zero_from_not_stated(kind):
+    finding = dataclasses.replace(ALL[kind], severity=None)
+    numbers = {f.name: 0.0 for f in dataclasses.fields(finding) if f.name in ("transmission", "length", "density", "b")}
+    if kind == "rain":
+        numbers.pop("length")
+    zero = Diagnosis(**{kind: dataclasses.replace(finding, **numbers)})
+    unstated = Diagnosis(**{kind: dataclasses.replace(finding, **dict.fromkeys(numbers))})
+    a, b = encode([zero, unstated], LIKE)
+    assert not a.equal(b)
+
+
+def shaken(direction):
+    return Diagnosis(shake=Shake(20, direction, 3.0, 0.2))
+
+
+def test_directions_close_on_the_circle_are_close_in_the_code():
+    near, also_near, same, across = encode([shaken(d) for d in (179, 1, 180, 91)], LIKE)
+    zero = encode([shaken(0)], LIKE)[0]
+    assert (near - also_near).norm() < 0.1
+    torch.testing.assert_close(same, zero)
+    assert (also_near - across).norm() == pytest.approx(2, abs=1e-5)
+
+
+def test_every_number_of_a_code_is_of_about_unit_size():
+    worst = Diagnosis(
+        Fog(100, (1, 1, 1), 1), Shake(60, 90, 8, 1), Rain(50, 0.01, 90, 64, 9, 1, (1, 1, 1)), Noise(100, 0.3, 20)
+    )
+    assert encode([worst, ALL], LIKE).abs().max() < 5
+
+
+def test_statistics_are_those_of_the_photo():
+    photos = images(2, 40, 56)
+    found = statistics(photos).double().view(2, 5, 3)
+    flat = photos.double().flatten(2)
+    quantiles = [flat.quantile(q, dim=2) for q in (0.02, 0.5, 0.98)]
+    expected = torch.stack([flat.mean(dim=2), flat.std(dim=2, correction=0), *quantiles], dim=1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (300, 2), (500, 400)])
+def test_statistics_of_a_plain_photo(size):
+    plain = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1).expand(1, 3, *size)
+    found = statistics(plain).view(5, 3)
+    assert found[1].abs().max() < 1e-4
+    for row in (0, 2, 3, 4):
+        assert found[row].tolist() == pytest.approx([0.2, 0.4, 0.6], abs=1e-5)

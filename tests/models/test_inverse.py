@@ -1,0 +1,194 @@
+import math
+
+import pytest
+import torch
+from skimage.registration import phase_cross_correlation
+
+from rnr.degradation import fog, noise, shake
+from rnr.degradation.shake import RADIUS, TAPS
+from rnr.diagnosis import Diagnosis, Fog, Noise, Rain, Shake
+from rnr.models import inverse
+from rnr.models.inverse import Physics
+
+ALL = Diagnosis(
+    Fog(50, (0.9, 0.85, 0.8), 0.5),
+    Shake(15, 30, 2.0, 0.2),
+    Rain(10, 0.002, 0, 20, 1.5, 0.6, (1, 1, 1)),
+    Noise(20, 0.1, 5),
+)
+
+
+def delta(count=1):
+    kernel = torch.zeros(count, TAPS, TAPS)
+    kernel[:, RADIUS, RADIUS] = 1
+    return kernel
+
+
+def gaussian(direction, length, width):
+    numbers = torch.tensor([[direction, length, 1 / math.sqrt(4 * math.pi * length * width)]])
+    return shake.gaussian_kernel(*numbers.T)
+
+
+def psnr(image, clean):
+    return -10 * math.log10((image - clean).square().mean().item())
+
+
+@pytest.mark.parametrize("size", [(64, 64), (40, 57), (17, 17), (16, 40), (3, 5), (1, 1)])
+def test_wiener_without_blur_and_noise_changes_nothing(size):
+    image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(inverse.wiener(image, delta(2), torch.zeros(2)), image, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("direction", "length", "width"), [(0.0, 2.0, 1.0), (40.0, 1.5, 1.0), (90.0, 3.0, 0.7)])
+def test_wiener_undoes_a_blur(photo, direction, length, width):
+    kernel = gaussian(direction, length, width)
+    blurred = shake.blur(photo[None], kernel)
+    restored = inverse.wiener(blurred, kernel, torch.zeros(1))
+    assert psnr(restored, photo) > psnr(blurred, photo) + 1.5
+
+
+@pytest.mark.parametrize(("k", "b"), [(0.0, 15.0), (0.15, 5.0)])
+def test_wiener_takes_noise_out(photo, k, b):
+    generator = torch.Generator().manual_seed(0)
+    deviation = noise.sigma(photo[None], torch.tensor([k]), torch.tensor([b]))
+    noisy = (photo + deviation * torch.randn(deviation.shape, generator=generator)).clamp(0, 1)
+    restored = inverse.wiener(noisy, delta(), (deviation**2).mean(dim=(1, 2, 3)))
+    assert psnr(restored, photo) > psnr(noisy, photo) + 2
+
+
+def test_wiener_undoes_a_blur_under_noise(photo):
+    kernel = gaussian(20.0, 2.0, 1.0)
+    blurred = shake.blur(photo[None], kernel)
+    noisy = (blurred + 0.03 * torch.randn(blurred.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    restored = inverse.wiener(noisy, kernel, torch.tensor([0.03**2]))
+    assert psnr(restored, photo) > psnr(noisy, photo) + 0.5
+    careless = inverse.wiener(noisy, kernel, torch.zeros(1))
+    assert psnr(restored, photo) > psnr(careless, photo) + 1
+
+
+@pytest.mark.parametrize("kernel", [delta(), gaussian(0.0, 2.0, 1.0), gaussian(70.0, 3.0, 0.8)], ids=["none", "0", "70"])
+@pytest.mark.parametrize("variance", [0.0, 0.005])
+def test_wiener_does_not_move_the_photo(photo, kernel, variance):
+    blurred = shake.blur(photo[None], kernel)
+    restored = inverse.wiener(blurred, kernel, torch.tensor([variance]))[0].mean(dim=0).numpy()
+    moved, _, _ = phase_cross_correlation(photo.mean(dim=0).numpy(), restored, upsample_factor=50)
+    assert abs(moved).max() <= 0.04
+
+
+def test_wiener_keeps_a_spots_centre():
+    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    spot = torch.exp(-((rows - 30.25) ** 2 + (columns - 33.6) ** 2) / 18).expand(1, 3, -1, -1)
+    kernel = gaussian(30.0, 2.5, 1.0)
+    restored = inverse.wiener(shake.blur(spot, kernel), kernel, torch.zeros(1))[0, 0, 15:46, 18:49]
+    for places, centre in ((rows, 30.25), (columns, 33.6)):
+        found = (places[15:46, 18:49] * restored).sum() / restored.sum()
+        assert found.item() == pytest.approx(centre, abs=0.05)
+
+
+def test_wiener_treats_each_photo_by_its_own_kernel(photo):
+    kernels = torch.cat([delta(), gaussian(0.0, 2.0, 1.0)])
+    variance = torch.tensor([0.0, 0.001])
+    together = inverse.wiener(photo.expand(2, -1, -1, -1), kernels, variance)
+    for i in range(2):
+        alone = inverse.wiener(photo[None], kernels[i : i + 1], variance[i : i + 1])
+        torch.testing.assert_close(together[i], alone[0], rtol=0, atol=1e-6)
+
+
+def test_dehaze_is_the_exact_inverse_of_fog(photo):
+    light = torch.tensor([[0.9, 0.8, 0.7]])
+    t = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.88 + 0.12
+    foggy = photo * t + light.view(1, 3, 1, 1) * (1 - t)
+    torch.testing.assert_close(inverse.dehaze(foggy, light, t)[0], photo, rtol=0, atol=1e-5)
+
+
+def test_dehaze_divides_by_no_less_than_its_floor():
+    foggy, light = torch.full((1, 3, 2, 2), 0.8), torch.full((1, 3), 0.9)
+    t = torch.full((1, 1, 2, 2), 0.01)
+    expected = max((0.8 - 0.9 * 0.99) / inverse.FLOOR, 0)
+    assert inverse.dehaze(foggy, light, t).unique().tolist() == [pytest.approx(expected)]
+
+
+@pytest.mark.parametrize("transmission", [0.1, 0.3, 0.5, 0.8, 0.97])
+@pytest.mark.parametrize("size", [(64, 64), (37, 50)])
+def test_the_transmission_map_has_the_stated_mean(photo, transmission, size):
+    foggy = photo[None, :, : size[0], : size[1]] * 0.6 + 0.3
+    clear = inverse.haze(foggy, torch.tensor([[0.9, 0.9, 0.9]]))
+    power = inverse.exponent(clear, torch.tensor([transmission]))
+    t = inverse.transmission_map(clear, power, size)
+    assert t.shape == (1, 1, *size)
+    assert ((t > 0) & (t <= 1)).all()
+    assert t.mean().item() == pytest.approx(transmission, abs=0.02)
+
+
+def test_without_fog_the_transmission_is_one_everywhere(photo):
+    clear = inverse.haze(photo[None], torch.ones(1, 3))
+    power = inverse.exponent(clear, torch.ones(1))
+    assert inverse.transmission_map(clear, power, (64, 64)).eq(1).all()
+
+
+def test_a_diagnosed_fog_is_taken_out_better_than_left_in(photo, depth):
+    light, beta = torch.tensor([[0.9, 0.85, 0.8]]), torch.tensor([1.0])
+    t = fog.transmission(depth[None], beta)
+    foggy = photo * t + light.view(1, 3, 1, 1) * (1 - t)
+    clear = inverse.haze(foggy, light)
+    power = inverse.exponent(clear, t.mean(dim=(1, 2, 3)))
+    restored = inverse.dehaze(foggy, light, inverse.transmission_map(clear, power, (64, 64)))
+    assert psnr(restored, photo) > psnr(foggy, photo) + 3
+
+
+def test_the_noise_variance_is_read_off_the_diagnosis(photo):
+    physics = Physics.of([ALL, Diagnosis(), None], photo)
+    variance = inverse.noise_variance(photo.expand(3, -1, -1, -1), physics)
+    assert variance.shape == (3, 1, 64, 64)
+    assert variance[1:].eq(0).all()
+    flat = inverse.noise_variance(torch.full((1, 3, 9, 9), 0.4), physics[:1])
+    torch.testing.assert_close(flat, torch.full_like(flat, ((0.1 * 0.4 * 255 + 5) / 255) ** 2))
+
+
+def test_physics_of_a_full_diagnosis(photo):
+    physics = Physics.of([ALL], photo)
+    moments = shake.moments(physics.kernel)
+    assert physics.light[0].tolist() == pytest.approx([0.9, 0.85, 0.8])
+    assert physics.transmission.item() == 0.5
+    assert [getattr(moments, key).item() for key in ("direction", "length", "energy")] == pytest.approx([30, 2, 0.2], rel=0.01)
+    assert (physics.k.item(), physics.b.item()) == pytest.approx((0.1, 5))
+
+
+@pytest.mark.parametrize(
+    "diagnosis",
+    [None, Diagnosis(), ALL.keep(["presence"]), ALL.keep(["presence", "severity"]), Diagnosis(rain=ALL.rain)],
+    ids=["none", "clean", "presence", "severity", "rain"],
+)
+def test_what_is_absent_or_not_stated_changes_nothing(photo, diagnosis):
+    image = photo[None]
+    physics = Physics.of([diagnosis], image)
+    clear = inverse.haze(image, physics.light)
+    t = inverse.transmission_map(clear, inverse.exponent(clear, physics.transmission), (64, 64))
+    variance = inverse.noise_variance(image, physics).mean(dim=(1, 2, 3))
+    filtered = inverse.wiener(image, physics.kernel, variance)
+    torch.testing.assert_close(filtered, image, rtol=0, atol=1e-5)
+    assert inverse.dehaze(image, physics.light, t).equal(image)
+
+
+def test_physics_takes_rows_in_any_company(photo):
+    diagnoses = [None, ALL, Diagnosis(fog=ALL.fog), Diagnosis(shake=Shake(1, 0, 0, 1))]
+    together = Physics.of(diagnoses, photo)
+    for i, diagnosis in enumerate(diagnoses):
+        alone, row = Physics.of([diagnosis], photo), together[i : i + 1]
+        for key in ("light", "transmission", "kernel", "k", "b"):
+            torch.testing.assert_close(getattr(alone, key), getattr(row, key))
+    assert together.kernel[3].equal(delta()[0])  # a length of nothing is no blur
+    assert Physics.of([ALL], photo.double()).kernel.dtype == torch.float64
+
+
+@pytest.mark.parametrize("diagnosis", [None, Diagnosis(), ALL], ids=["none", "clean", "all"])
+def test_gradients_are_finite_and_reach_the_photo(photo, diagnosis):
+    image = photo[None].clone().requires_grad_()
+    physics = Physics.of([diagnosis], image)
+    clear = inverse.haze(image, physics.light)
+    t = inverse.transmission_map(clear, inverse.exponent(clear, physics.transmission), (64, 64))
+    variance = inverse.noise_variance(image, physics).mean(dim=(1, 2, 3))
+    out = inverse.dehaze(inverse.wiener(image, physics.kernel, variance), physics.light, t)
+    out.square().sum().backward()
+    assert image.grad.isfinite().all()
+    assert image.grad.ne(0).double().mean() > 0.5
