@@ -1,10 +1,11 @@
 """``rnr fit | validate | test | predict``: LightningCLI over the three stages and the one DataModule."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningCLI
 
 from rnr.data.datamodule import DegradationDataModule
 from rnr.data.photos import PhotoError
@@ -27,27 +28,27 @@ SHIPPED = {
 
 
 class StageCLI(LightningCLI):
-    """LightningCLI with the shipped models as its default, and a run's folder for whatever it writes."""
+    """LightningCLI over the stages, its files read by omegaconf. Takes its arguments from ``sys.argv``."""
 
-    def __init__(self, args: ArgsType = None) -> None:
+    def __init__(self) -> None:
         super().__init__(
             Stage,
             DegradationDataModule,
             subclass_mode_model=True,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"parser_mode": "omegaconf"},
-            args=args,
         )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.set_defaults({"model": SHIPPED, "trainer.default_root_dir": "runs/shipped"})
 
 
 def run(args: Sequence[str]) -> Stage:
     """Runs one command, e.g. ``["fit", "--config", FILE]``, and returns its stage. Exits with 1 and one line on what
     the user can mend: a photo, a missing or foreign checkpoint, a full disk, a loss that is no number."""
+    command, *options = args
+    if not any(option.startswith(("--config", "-c", "--model", "-h", "--help", "--print_config")) for option in options):
+        options = [f"--model={json.dumps(SHIPPED)}", "--trainer.default_root_dir=runs/shipped", *options]
+    sys.argv[1:] = [command, *options]  # LightningCLI warns of arguments that are given in another way
     try:
-        return StageCLI(list(args)).model
+        return StageCLI().model
     except (PhotoError, FloatingPointError, OSError) as error:
         sys.exit(f"error: {error}")
     except ValueError as error:

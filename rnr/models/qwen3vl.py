@@ -126,7 +126,7 @@ class Qwen3VLReasoner(Reasoner):
         loss = (surprise * weights.flatten()).sum() / weights.sum()
         if self.probe is None:
             return loss
-        seen = hidden[:, prompt["mm_token_type_ids"][0].bool()].mean(dim=1)
+        seen = hidden[:, kinds[0].bool()].mean(dim=1)
         ready = hidden[:, -answers.shape[1] - 1]  # where the answer begins
         numbers = encode(diagnoses, hidden)
         return loss + self.probe_weight * sum(F.mse_loss(self.probe(state), numbers) for state in (seen, ready))

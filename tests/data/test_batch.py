@@ -18,7 +18,8 @@ def test_clean_and_degraded_must_be_of_one_shape():
 
 
 @pytest.mark.parametrize(
-    "others", [([Diagnosis()], [1, 2], ["a", "b"]), ([Diagnosis()] * 2, [1], ["a", "b"]), ([Diagnosis()] * 2, [1, 2], ["a"])]
+    "others",
+    [([Diagnosis()], [1, 2], ["a", "b"]), ([Diagnosis()] * 2, [1], ["a", "b"]), ([Diagnosis()] * 2, [1, 2], ["a"])],
 )
 def test_every_photo_needs_its_truth_seed_and_name(others):
     with pytest.raises(ValueError, match="must speak of the same number of photos"):

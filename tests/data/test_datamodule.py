@@ -9,8 +9,8 @@ from lightning import LightningModule, Trainer
 from PIL import Image
 
 from rnr.data.batch import CleanBatch, DegradedBatch, RealBatch
-from rnr.data.dataset import seed_of
 from rnr.data.datamodule import DegradationDataModule, Sources, degrade
+from rnr.data.dataset import seed_of
 from rnr.data.photos import PhotoError
 from rnr.degradation import Degrader, RainPrior
 from rnr.diagnosis import KINDS
@@ -190,7 +190,12 @@ def test_the_photos_of_scikit_image_are_the_default():
     module = DegradationDataModule(crops=(32,), batch_size=3, limit_eval=1)
     for stage in ("fit", "validate", "test", "predict"):
         module.setup(stage)
-    assert {split: len(photos) for split, photos in module.sets.items()} == {"train": 3, "val": 1, "test": 1, "predict": 2}
+    assert {split: len(photos) for split, photos in module.sets.items()} == {
+        "train": 3,
+        "val": 1,
+        "test": 1,
+        "predict": 2,
+    }
     module.trainer = SimpleNamespace(training=True, testing=False, predicting=False)
     (batch,) = (module.on_after_batch_transfer(batch, 0) for batch in module.train_dataloader())
     assert batch.clean.shape == (3, 3, 32, 32)

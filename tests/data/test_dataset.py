@@ -128,7 +128,9 @@ def test_every_photo_comes_once_a_visit_in_an_order_of_its_own(visits):
         assert [len(batch) for batch in plan[:-1]] == [4] * (len(plan) - 1)
         seen = [visit for batch in plan for visit in batch]
         looks = range(epoch * visits, (epoch + 1) * visits)
-        assert Counter((visit.index, visit.epoch) for visit in seen) == Counter((i, e) for i in range(10) for e in looks)
+        assert Counter((visit.index, visit.epoch) for visit in seen) == Counter(
+            (i, e) for i in range(10) for e in looks
+        )
         orders += [tuple(v.index for v in seen if v.epoch == look) for look in looks]
     assert len(set(orders)) == 3 * visits
 

@@ -110,5 +110,8 @@ def test_the_measured_depth_of_scikit_image_is_near_in_front_and_far_behind():
     depth = read_depth(shipped_photos("test")[0].depth)[0]
     height, width = depth.shape
     assert ((depth >= 0) & (depth <= 1)).all()
-    front, back = depth[int(0.8 * height) :, width // 3 : width // 2], depth[: int(0.2 * height), width // 3 : width // 2]
+    front, back = (
+        depth[int(0.8 * height) :, width // 3 : width // 2],
+        depth[: int(0.2 * height), width // 3 : width // 2],
+    )
     assert front.median() < back.median()

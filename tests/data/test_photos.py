@@ -81,7 +81,11 @@ RED, GREEN, BLUE, WHITE = [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]
     [
         ("rgb.png", lambda: (Image.fromarray(UPRIGHT), {}), UPRIGHT),
         ("grey.png", lambda: (Image.fromarray(UPRIGHT[..., 0]), {}), UPRIGHT[..., :1].repeat(3, axis=2)),
-        ("bilevel.png", lambda: (Image.fromarray(UPRIGHT[..., 0] > 99), {}), (UPRIGHT[..., :1] > 99).repeat(3, 2) * 255),
+        (
+            "bilevel.png",
+            lambda: (Image.fromarray(UPRIGHT[..., 0] > 99), {}),
+            (UPRIGHT[..., :1] > 99).repeat(3, 2) * 255,
+        ),
         ("grey16.png", lambda: (Image.fromarray(grey16()), {}), UPRIGHT[..., :1].repeat(3, axis=2)),
         ("grey16.tiff", lambda: (Image.fromarray(grey16()), {}), UPRIGHT[..., :1].repeat(3, axis=2)),
         ("float.tiff", lambda: (Image.fromarray(np.full((2, 2), 0.5, np.float32)), {}), np.full((2, 2, 3), 128)),
@@ -95,7 +99,10 @@ RED, GREEN, BLUE, WHITE = [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]
         ),
         (
             "la.png",
-            lambda: (Image.merge("LA", [Image.new("L", (2, 1), 40), Image.fromarray(np.array([[255, 0]], np.uint8))]), {}),
+            lambda: (
+                Image.merge("LA", [Image.new("L", (2, 1), 40), Image.fromarray(np.array([[255, 0]], np.uint8))]),
+                {},
+            ),
             [[[40, 40, 40], WHITE]],
         ),
         ("one.png", lambda: (Image.new("RGB", (1, 1), (1, 2, 3)), {}), [[[1, 2, 3]]]),

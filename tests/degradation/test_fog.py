@@ -54,7 +54,9 @@ def test_the_foggy_photo_its_transmission_and_its_score_are_those_of_the_paper(s
 )
 def test_transmission_is_clamped_where_the_largest_beta_meets_the_far_end(depth, beta, t):
     far = torch.full((1, 1, 2, 2), float(depth), dtype=torch.float64)
-    assert fog.transmission(far, torch.tensor([beta], dtype=torch.float64)).unique().tolist() == [pytest.approx(t, abs=1e-12)]
+    assert fog.transmission(far, torch.tensor([beta], dtype=torch.float64)).unique().tolist() == [
+        pytest.approx(t, abs=1e-12)
+    ]
 
 
 @pytest.mark.parametrize(("mean", "score"), [(1.0, 1), (0.05, 100), (0.525, 50.5)])
@@ -64,7 +66,9 @@ def test_the_score_of_a_mean_transmission(mean, score):
 
 @given(st.tuples(st.floats(0, 20), st.floats(0, 20)).map(sorted), st.integers(0, 10**6))
 def test_more_fog_never_scores_less(betas, seed):
-    depth = torch.rand(1, 1, 5, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).expand(2, -1, -1, -1)
+    depth = torch.rand(1, 1, 5, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).expand(
+        2, -1, -1, -1
+    )
     less, more = fog.severity(fog.transmission(depth, torch.tensor(betas, dtype=torch.float64)).mean(dim=(1, 2, 3)))
     assert 1 <= less <= more <= 100
 
@@ -81,7 +85,9 @@ def test_beta_for_inverts_the_mean_transmission(beta, seed):
 
 @pytest.mark.parametrize(("depth", "mean", "beta"), [(0.5, 1.0, 0), (0.0, 0.5, 1000), (0.5, 0.01, 1000)])
 def test_beta_for_at_the_ends(depth, mean, beta):
-    found = fog.beta_for(torch.full((1, 1, 2, 2), depth, dtype=torch.float64), torch.tensor([mean], dtype=torch.float64))
+    found = fog.beta_for(
+        torch.full((1, 1, 2, 2), depth, dtype=torch.float64), torch.tensor([mean], dtype=torch.float64)
+    )
     assert found.item() == pytest.approx(beta, abs=1e-9)
 
 

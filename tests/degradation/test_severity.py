@@ -22,7 +22,10 @@ def test_more_never_scores_less(pair):
     ("build", "message"),
     [
         (lambda: FogPrior(probability=1.2), r"fog\.probability must lie within \[0, 1\], got 1\.2"),
-        (lambda: FogPrior(atmospheric_light=(0.7, 1.5)), r"fog\.atmospheric_light .* within \[0, 1\], got \(0\.7, 1\.5\)"),
+        (
+            lambda: FogPrior(atmospheric_light=(0.7, 1.5)),
+            r"fog\.atmospheric_light .* within \[0, 1\], got \(0\.7, 1\.5\)",
+        ),
         (lambda: FogPrior(beta=(3.0, 0.8)), r"fog\.beta must be an ordered range within \[0, 20\], got \(3\.0, 0\.8\)"),
         (lambda: FogPrior(beta=(float("nan"), 1.0)), r"fog\.beta .* got \(nan, 1\.0\)"),
         (lambda: ShakePrior(probability=-0.1), r"shake\.probability must lie within \[0, 1\], got -0\.1"),

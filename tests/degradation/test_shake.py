@@ -127,7 +127,9 @@ def test_every_kernel_sums_to_one_is_non_negative_and_centred(values, seed):
     assert kernel.min() >= 0
     torch.testing.assert_close(kernel.sum(dim=(1, 2)), torch.ones(2, dtype=torch.float64))
     for axis in (1, 2):
-        torch.testing.assert_close(kernel.sum(dim=axis) @ offset, torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-9)
+        torch.testing.assert_close(
+            kernel.sum(dim=axis) @ offset, torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-9
+        )
     score = shake.severity(shake.moments(kernel).rms_radius)
     assert ((score >= 1) & (score <= 100)).all()
 
@@ -170,7 +172,10 @@ def test_blur_is_a_true_convolution_with_reflected_borders():
             np.testing.assert_allclose(blurred[i, c], expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("size", "mode"), [((40, 33), "mirror"), ((17, 17), "mirror"), ((16, 30), "nearest"), ((3, 5), "nearest"), ((1, 1), "nearest")])
+@pytest.mark.parametrize(
+    ("size", "mode"),
+    [((40, 33), "mirror"), ((17, 17), "mirror"), ((16, 30), "nearest"), ((3, 5), "nearest"), ((1, 1), "nearest")],
+)
 def test_blur_by_a_sampled_kernel_is_that_of_scipy(size, mode):
     image = torch.rand(3, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     kernels = ShakePrior().sample(draws(3, seed=2)).kernel

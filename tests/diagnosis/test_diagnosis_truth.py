@@ -48,7 +48,9 @@ def test_what_is_stated_is_what_was_applied(batch):
 
 
 def test_what_is_absent_is_not_stated(batch):
-    _, degraded = degrade(dataclasses.replace(ALWAYS, fog=FogPrior(0), noise=NoisePrior(1, k=(0, 0), b=(-9, -9))), batch)
+    _, degraded = degrade(
+        dataclasses.replace(ALWAYS, fog=FogPrior(0), noise=NoisePrior(1, k=(0, 0), b=(-9, -9))), batch
+    )
     for diagnosis in diagnoses(degraded):
         assert [diagnosis[kind] is not None for kind in KINDS] == [False, True, True, False]
         assert diagnosis.severities[0] == diagnosis.severities[3] == 0

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, Rain, Shake
+from rnr.diagnosis.vector import encode
 from rnr.models import inverse
-from rnr.models.compact import CompactRestorer, CompactSize, box_ssim, encode, statistics
+from rnr.models.compact import CompactRestorer, CompactSize, box_ssim, statistics
 from rnr.models.inverse import Physics
 
 SIZE = CompactSize(widths=(8, 8, 16), blocks=(1, 1, 1), condition=16)
@@ -92,14 +93,14 @@ def test_of_several_checkpoints_the_first_that_is_there_is_loaded(tmp_path):
 )
 def test_another_models_folder_is_refused_by_name(tmp_path, config, kind):
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=f"{tmp_path}: holds a {kind}, not a CompactRestorer"):
+    with pytest.raises(ValueError, match=f"{tmp_path}: holds weights of {kind}, not of a compact restorer"):
         CompactRestorer(str(tmp_path))
 
 
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no weights in .*none"):
+    with pytest.raises(FileNotFoundError, match=r"no weights in .*none"):
         CompactRestorer(str(tmp_path / "none"))
-    with pytest.raises(FileNotFoundError, match="Qwen/Qwen-Image-Edit: no compact restorer here"):
+    with pytest.raises(FileNotFoundError, match="Qwen/Qwen-Image-Edit"):
         CompactRestorer("Qwen/Qwen-Image-Edit")
 
 
@@ -116,7 +117,7 @@ def test_the_loss_falls_on_one_batch(photo):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert min(losses[-3:]) < 0.7 * losses[0]
+    assert max(losses[-3:]) < 0.85 * losses[0]
 
 
 def test_the_loss_is_that_of_the_photo_put_out(photo):

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,7 +28,7 @@ def test_windows_cover_the_photo_and_share_at_least_the_overlap(length, tile, ov
     assert all(0 <= strip.start < strip.stop <= length for strip in strips)
     assert all(strip.stop - strip.start == min(tile, length) for strip in strips)
     assert (strips[0].start, strips[-1].stop) == (0, length)
-    for above, below in zip(strips[:-1], strips[1:], strict=True):
+    for above, below in itertools.pairwise(strips):
         assert above.start < below.start
         assert above.stop - below.start >= overlap
 

@@ -1,7 +1,7 @@
 import pytest
 
 from rnr.models import weights
-from rnr.models.weights import locate
+from rnr.models.weights import check, content, locate
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def test_the_first_that_is_there_counts(tmp_path, shipped):
 
 def test_a_folder_without_a_model_does_not_count(tmp_path, shipped):
     (tmp_path / "empty").mkdir()
-    assert locate(["empty", "shipped/restorer"] + [model(shipped / "other")]) == str(shipped / "other")
+    assert locate(["empty", "shipped/restorer", model(shipped / "other")]) == str(shipped / "other")
 
 
 def test_a_public_name_is_taken_as_it_is_if_it_comes_last(tmp_path):
@@ -65,3 +65,31 @@ def test_what_is_not_there_is_named(name):
 def test_all_that_were_tried_are_named():
     with pytest.raises(FileNotFoundError, match="no weights in runs/none nor in shipped/none"):
         locate(["runs/none", "shipped/none"])
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "name"),
+    [
+        ("config.json", '{"class": "rnr.models.compact.CompactRestorer"}', "rnr.models.compact.CompactRestorer"),
+        ("config.json", '{"model_type": "qwen3_vl"}', "qwen3_vl"),
+        ("model_index.json", '{"_class_name": "QwenImageEditPipeline"}', "QwenImageEditPipeline"),
+    ],
+)
+def test_a_folder_says_whose_weights_it_holds(tmp_path, file, text, name):
+    (tmp_path / file).write_text(text)
+    assert content(tmp_path) == name
+    check(str(tmp_path), ["another", name], "thing")
+    with pytest.raises(ValueError, match=f"{tmp_path}: holds weights of {name}, not of a thing"):
+        check(str(tmp_path), ["another"], "thing")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '"text"', "null", '{"class": ""}'])
+@pytest.mark.parametrize("file", ["config.json", "model_index.json"])
+def test_a_configuration_that_says_nothing_is_named(tmp_path, file, text):
+    (tmp_path / file).write_text(text)
+    with pytest.raises(ValueError, match=f"{tmp_path}: its configuration cannot be read"):
+        content(tmp_path)
+
+
+def test_of_a_public_name_nothing_is_known_yet():
+    check("owner/model", ["something"], "thing")

@@ -1,0 +1,73 @@
+"""Every configuration in the repository parses and validates against the code that it configures."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rnr.stage_commands import StageCLI, run
+
+CONFIGS = Path(__file__).parent.parent / "lightning_configs"
+BASES = ("reasoner_sft", "restorer_sft", "grpo")
+PAIRS = [
+    *((base, None) for base in BASES),
+    *((base, f"scale/{base}") for base in BASES),
+    *((base, "models/qwen_image_edit_small") for base in BASES[1:]),
+    *((base, f"ablations/{path.stem}") for base in BASES[1:] for path in sorted((CONFIGS / "ablations").glob("*.yaml"))),
+]
+
+
+def printed(capsys, monkeypatch, *arguments: str) -> dict:
+    """The configuration as the parser has understood it; nothing is built."""
+    monkeypatch.setattr("sys.argv", ["rnr", "fit", *arguments, "--print_config"])
+    with pytest.raises(SystemExit) as stop:
+        StageCLI()
+    assert stop.value.code in (0, None)
+    out = capsys.readouterr().out
+    return yaml.safe_load(out[out.index("seed_everything:") :])  # libraries may chat before
+
+
+@pytest.mark.parametrize(("base", "overlay"), PAIRS)
+def test_config_is_valid(base, overlay, capsys, monkeypatch):
+    names = [base] if overlay is None else [base, overlay]
+    config = printed(capsys, monkeypatch, *(f"--config={CONFIGS / name}.yaml" for name in names))
+    given = yaml.safe_load((CONFIGS / f"{names[-1]}.yaml").read_text())
+    for path, value in leaves(given):
+        assert found(config, path) == value, f"{'.'.join(path)} is not what the file says"
+
+
+def test_every_file_is_covered():
+    covered = {name for pair in PAIRS for name in pair if name}
+    assert covered == {path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.rglob("*.yaml")}
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--data.bach_size=3", "bach_size"),
+        ("--data.batch_size=many", "batch_size"),
+        ("--data.degrader.fog.beta=[3,0.8]", "ordered range"),
+        ("--model.init_args.loss=rnr.grpo.Nonsense", "Nonsense"),
+        ("--config=nowhere.yaml", "nowhere.yaml"),
+    ],
+)
+def test_a_wrong_value_is_named(argument, said, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["rnr"])
+    with pytest.raises(SystemExit) as stop:
+        run(["fit", f"--config={CONFIGS / 'grpo.yaml'}", argument])
+    assert stop.value.code not in (0, None)
+    assert said in capsys.readouterr().err + str(stop.value.code)
+
+
+def leaves(node, path=()):
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from leaves(value, (*path, key))
+    elif not isinstance(node, list):
+        yield path, node
+
+
+def found(node, path):
+    for key in path:
+        node = node[key]
+    return node
