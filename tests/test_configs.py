@@ -13,7 +13,11 @@ PAIRS = [
     *((base, None) for base in BASES),
     *((base, f"scale/{base}") for base in BASES),
     *((base, "models/qwen_image_edit_small") for base in BASES[1:]),
-    *((base, f"ablations/{path.stem}") for base in BASES[1:] for path in sorted((CONFIGS / "ablations").glob("*.yaml"))),
+    *(
+        (base, f"ablations/{path.stem}")
+        for base in BASES[1:]
+        for path in sorted((CONFIGS / "ablations").glob("*.yaml"))
+    ),
 ]
 
 

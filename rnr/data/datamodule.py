@@ -47,7 +47,7 @@ class DegradationDataModule(LightningDataModule):
         eval_batch_size: whole photos a step in validation, test and prediction.
         limit_eval: at most so many validation or test photos, evenly spread; None for all.
         degrader: the degradation model of training.
-        eval_degrader: that of validation and test; None for the same.
+        eval_degrader: that of validation and test.
         seed: of the training order, crops and degradations.
         eval_seed: of the validation and test degradations.
         num_workers: loader processes.
@@ -63,7 +63,7 @@ class DegradationDataModule(LightningDataModule):
         eval_batch_size: int = 4,
         limit_eval: int | None = None,
         degrader: Degrader = Degrader(),  # noqa: B008  (frozen)
-        eval_degrader: Degrader | None = None,
+        eval_degrader: Degrader = Degrader(),  # noqa: B008  (frozen)
         seed: int = 0,
         eval_seed: int = 0,
         num_workers: int = 0,
@@ -78,7 +78,7 @@ class DegradationDataModule(LightningDataModule):
         self.batch_size, self.crops, self.visits = batch_size, tuple(crops), visits
         self.eval_batch_size, self.limit_eval = eval_batch_size, limit_eval
         self.degrader = degrader
-        self.eval_degrader = eval_degrader or self.degrader
+        self.eval_degrader = eval_degrader
         self.seed, self.eval_seed = seed, eval_seed
         self.num_workers, self.cache_bytes = num_workers, int(cache_gb * 2**30)
         self.sets: dict[str, PhotoDataset] = {}

@@ -57,6 +57,7 @@ class Recorder(LightningModule):
 
     def predict_step(self, batch, index):
         self.seen["predict"].append(batch)
+        return batch.names
 
 
 def trainer(folder, **options):
@@ -138,7 +139,7 @@ def test_validation_photos_do_not_depend_on_the_batch_size(folders, tmp_path):
     for name in one:
         assert one[name][2].severities == pytest.approx(four[name][2].severities, abs=1e-3)
         assert one[name][3] == four[name][3]
-        # The streaks' FFT is as large as the batch's longest streak, which moves a value by 1e-7 and may tip a rounding.
+        # The streaks' FFT is as large as the batch's longest streak: a value moves by 1e-7 and may tip a rounding.
         levels = ((one[name][1] - four[name][1]) * 255).abs()
         assert levels.max() < 1.01
         assert (levels > 0.5).double().mean() < 1e-3

@@ -1,0 +1,231 @@
+"""The commands for photos, as a person uses them: right results, and one clear line for each file that cannot be used."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rnr import photo_commands
+from rnr.data.photos import shipped_photos
+from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, files, parse
+from rnr.models.compact import CompactRestorer
+
+STEPS = ["1_fog.png", "2_shake.png", "3_rain.png", "4_noise.png"]
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A real photo, small."""
+    path = tmp_path / "in" / "cup.png"
+    path.parent.mkdir()
+    Image.open(shipped_photos("train")[2].path).crop((150, 60, 310, 180)).save(path)
+    return path
+
+
+def pixels(path) -> np.ndarray:
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def test_degrade_writes_every_step_and_what_was_applied(photo, tmp_path):
+    assert photo_commands.degrade([str(photo), "-o", str(tmp_path / "out"), "--seed", "3"]) == 0
+    folder = tmp_path / "out" / "cup"
+    assert sorted(p.name for p in folder.iterdir()) == [*STEPS, "degraded.png", "diagnosis.json"]
+    assert (pixels(folder / "degraded.png") == pixels(folder / "4_noise.png")).all()
+    files.load(folder / "diagnosis.json")
+
+
+def test_degrade_is_the_same_for_a_seed_and_another_for_another(photo, tmp_path):
+    for out, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        photo_commands.degrade([str(photo), "-o", str(tmp_path / out), "--seed", seed])
+    a, b, c = (pixels(tmp_path / out / "cup" / "degraded.png") for out in "abc")
+    assert (a == b).all() and (a != c).any()
+
+
+def test_degrade_applies_exactly_a_given_diagnosis(photo, tmp_path):
+    given = Diagnosis(fog=Fog(50, (0.8, 0.85, 0.9), 0.6), noise=Noise(20, 0.05, 8))
+    files.save(given, tmp_path / "given.json")
+    photo_commands.degrade([str(photo), "-o", str(tmp_path), "--diagnosis", str(tmp_path / "given.json")])
+    applied = files.load(tmp_path / "cup" / "diagnosis.json")
+    assert applied.fog.atmospheric_light == pytest.approx(given.fog.atmospheric_light, abs=1e-6)
+    assert applied.fog.transmission == pytest.approx(0.6, abs=1e-4)
+    assert (applied.noise.k, applied.noise.b) == pytest.approx((0.05, 8), abs=1e-6)
+    assert applied.shake is None and applied.rain is None
+    fog, shake, rain = (pixels(tmp_path / "cup" / step) for step in STEPS[:3])
+    assert (fog == shake).all() and (shake == rain).all()
+
+
+def test_diagnose_prints_text_that_parses(photo, capsys):
+    assert photo_commands.diagnose([str(photo)]) == 0
+    name, text = capsys.readouterr().out.strip().split("\n", 1)
+    assert name == str(photo)
+    assert isinstance(parse(text), Diagnosis)
+
+
+def test_diagnose_json_is_one_list_with_the_documented_keys(photo, capsys):
+    assert photo_commands.diagnose([str(photo), str(photo), "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert [a["photo"] for a in answers] == [str(photo)] * 2
+    assert set(answers[0]["diagnosis"]) == {*KINDS, "scene"}
+    files.from_dict(answers[0]["diagnosis"])
+
+
+def test_restore_keeps_the_size_and_writes_what_it_went_by(photo, tmp_path):
+    assert photo_commands.restore([str(photo), "-o", str(tmp_path / "out")]) == 0
+    folder = tmp_path / "out" / "cup"
+    assert sorted(p.name for p in folder.iterdir()) == ["diagnosis.json", "figure.png", "restored.png"]
+    assert Image.open(folder / "restored.png").size == (160, 120)
+
+
+def test_what_a_person_sets_is_what_the_restorer_gets(photo, tmp_path, monkeypatch):
+    given = []
+    plain = CompactRestorer.restore
+    monkeypatch.setattr(CompactRestorer, "restore", lambda self, x, d, s: given.append(d[0]) or plain(self, x, d, s))
+    assert photo_commands.restore([str(photo), "-o", str(tmp_path), "--set", "fog=0", "--set", "noise=40"]) == 0
+    assert given[0].fog is None and given[0].noise.severity == 40
+    assert files.load(tmp_path / "cup" / "diagnosis.json").noise.severity == 40
+
+
+def test_a_diagnosis_file_replaces_the_reasoner(photo, tmp_path, monkeypatch):
+    monkeypatch.setattr("rnr.models.load.load_reasoner", lambda name: pytest.fail("the reasoner is not needed"))
+    given = Diagnosis(fog=Fog(50, (0.8, 0.85, 0.9), 0.6))
+    files.save(given, tmp_path / "given.json")
+    argv = [str(photo), "-o", str(tmp_path / "out"), "--diagnosis", str(tmp_path / "given.json")]
+    assert photo_commands.restore(argv) == 0
+    assert files.load(tmp_path / "out" / "cup" / "diagnosis.json") == given
+
+
+def bad_files(folder):
+    folder.mkdir(exist_ok=True)
+    (folder / "text.png").write_text("not an image")
+    (folder / "empty.jpg").write_bytes(b"")
+    good = shipped_photos("train")[2].path.read_bytes()
+    (folder / "cut.png").write_bytes(good[: len(good) // 2])
+    (folder / "none").mkdir(exist_ok=True)
+    return {
+        folder / "text.png": "not an image",
+        folder / "empty.jpg": "not an image",
+        folder / "cut.png": "cannot be read",
+        folder / "missing.png": "no such file",
+        folder / "none": "no photos found",
+    }
+
+
+@pytest.mark.parametrize("command", ["degrade", "diagnose", "restore"])
+def test_a_batch_goes_on_past_files_that_cannot_be_used(command, photo, tmp_path, capsys):
+    bad = bad_files(tmp_path / "bad")
+    names = [*map(str, bad), str(photo)]
+    output = [] if command == "diagnose" else ["-o", str(tmp_path / "out")]
+    assert getattr(photo_commands, command)([*names, *output]) == 1
+    printed = capsys.readouterr()
+    lines = [line for line in printed.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == len(bad)
+    for path, reason in bad.items():
+        assert any(str(path) in line and reason in line for line in lines), f"{path} is not explained in {lines}"
+    if output:
+        assert [p.name for p in (tmp_path / "out").iterdir()] == ["cup"], "a file that failed leaves nothing behind"
+    else:
+        assert str(photo) in printed.out
+
+
+@pytest.mark.parametrize(
+    ("mode", "size"),
+    [("L", (40, 30)), ("RGBA", (40, 30)), ("LA", (40, 30)), ("P", (40, 30)), ("I;16", (40, 30)), ("RGB", (1, 1))],
+)
+def test_odd_modes_and_the_smallest_photo_are_restored(mode, size, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 65535, size[::-1], dtype=np.uint16)
+    image = Image.fromarray(noise) if mode == "I;16" else Image.fromarray((noise >> 8).astype(np.uint8)).convert(mode)
+    image.save(tmp_path / "odd.png")
+    assert photo_commands.restore([str(tmp_path / "odd.png"), "-o", str(tmp_path / "out")]) == 0
+    assert Image.open(tmp_path / "out" / "odd" / "restored.png").size == size
+
+
+def test_a_photo_turned_by_exif_comes_out_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20), "red").save(tmp_path / "turned.jpg", exif=exif)
+    photo_commands.degrade([str(tmp_path / "turned.jpg"), "-o", str(tmp_path)])
+    assert Image.open(tmp_path / "turned" / "degraded.png").size == (20, 40)
+
+
+@pytest.mark.parametrize("name", ["...png", ". .png", "a b.png", "ü.png", "-x.png"])
+def test_no_name_writes_outside_the_output_folder(name, photo, tmp_path):
+    hostile = tmp_path / "names" / name
+    hostile.parent.mkdir()
+    hostile.write_bytes(photo.read_bytes())
+    out = tmp_path / "x" / "out"
+    assert photo_commands.degrade(["-o", str(out), "--", str(hostile)]) == 0
+    assert [p.name for p in (tmp_path / "x").iterdir()] == ["out"]
+    assert len(list(out.iterdir())) == 1
+
+
+def test_equal_stems_do_not_overwrite_each_other(photo, tmp_path):
+    other = tmp_path / "cup.jpg"
+    Image.new("RGB", (20, 20)).save(other)
+    photo_commands.degrade([str(photo), str(other), "-o", str(tmp_path / "out")])
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["cup", "cup_2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "diagnosis.json"),
+        ('{"fogg": null}', "fogg"),
+        (
+            '{"fog": null, "shake": null, "rain": null, "noise": {"severity": 900, "k": 0.1, "b": 1}, "scene": null}',
+            "900",
+        ),
+    ],
+)
+def test_a_wrong_diagnosis_file_is_explained(content, said, photo, tmp_path, capsys):
+    (tmp_path / "diagnosis.json").write_text(content)
+    for command in (photo_commands.degrade, photo_commands.restore):
+        with pytest.raises(SystemExit) as stop:
+            command([str(photo), "-o", str(tmp_path), "--diagnosis", str(tmp_path / "diagnosis.json")])
+        assert stop.value.code == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1 and said in lines[0] and "diagnosis.json" in lines[0]
+
+
+@pytest.mark.parametrize("setting", ["fog", "fog=900", "fog=-1", "fog=lots", "mist=20", "fog=nan"])
+def test_a_wrong_setting_is_explained(setting, photo, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        photo_commands.restore([str(photo), "-o", str(tmp_path), "--set", setting])
+    assert stop.value.code == 2
+    assert setting in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("role", "name"), [("reasoner", "shipped/restorer"), ("restorer", "shipped/reasoner")])
+def test_weights_of_the_other_model_are_refused(role, name, photo, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        photo_commands.restore([str(photo), "-o", str(tmp_path), f"--{role}", name])
+    assert stop.value.code == 2
+    assert "holds weights of" in capsys.readouterr().err
+
+
+def test_missing_weights_are_named(photo, capsys):
+    with pytest.raises(SystemExit) as stop:
+        photo_commands.diagnose([str(photo), "--reasoner", "runs/nowhere/weights"])
+    assert stop.value.code == 2
+    assert "no weights in runs/nowhere/weights" in capsys.readouterr().err
+
+
+def test_demo_restores_a_real_photo(tmp_path, capsys):
+    assert photo_commands.demo(["-o", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "Degradations:" in out and "gain" in out
+    assert {p.name for p in tmp_path.iterdir()} == {"clean.png", "degraded.png", "restored.png", "figure.png"}
+
+
+def test_help_lists_every_command():
+    said = subprocess.run([sys.executable, "-c", "from rnr.cli import main; main()"], capture_output=True, text=True)
+    for name in ("demo", "degrade", "diagnose", "restore", "fit", "validate", "test", "predict", "ablations"):
+        assert f"\n  {name} " in said.stdout
+
+
+def test_an_unknown_command_is_refused():
+    code = "import sys; sys.argv[1:] = ['repair']; from rnr.cli import main; main()"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert said.returncode == 2 and "no command 'repair'" in said.stderr
