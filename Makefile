@@ -45,7 +45,7 @@ ablations: $(READY)  ## the rows of Table 3, at a quick setting (ARGS="--sft-ste
 	$(BIN)/rnr ablations $(ARGS)
 
 notebooks: $(READY)  ## run the notebooks in place
-	cd notebooks && for book in *.ipynb; do ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace $$book; done
+	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
 
 clean:  ## remove what runs left behind, but not the environment
 	rm -rf demo runs out

@@ -114,7 +114,7 @@ class CompactRestorer(TrainableRestorer):
         size: CompactSize = CompactSize(),
         ssim_weight: float = 0.2,
         jitter: float = 0.15,
-        tile: int = 512,
+        tile: int = 768,
         overlap: int = 48,
     ) -> None:
         super().__init__()
@@ -170,12 +170,11 @@ class CompactRestorer(TrainableRestorer):
         clear = inverse.haze(images, physics.light)
         power = inverse.exponent(clear, physics.transmission)
         t = inverse.transmission_map(clear, power, images.shape[-2:])
-        variance = inverse.noise_variance(images, physics)
-        mean_variance = variance.mean(dim=(1, 2, 3))
+        mean_variance = inverse.noise_variance(shrink(images, 1024), physics).mean(dim=(1, 2, 3))
 
         def restore(tile: Tensor, window: tuple[slice, slice]) -> Tensor:
             rows, columns = window
-            here, noise = t[..., rows, columns], variance[..., rows, columns]
+            here, noise = t[..., rows, columns], inverse.noise_variance(tile, physics)
             filtered = inverse.wiener(tile, physics.kernel, mean_variance)
             dehazed = inverse.dehaze(filtered, physics.light, here)
             inputs = torch.cat([tile, filtered, dehazed, here, noise.sqrt()], dim=1)
@@ -194,11 +193,17 @@ class CompactRestorer(TrainableRestorer):
 
 def statistics(images: Tensor) -> Tensor:
     """(B, 15): mean, standard deviation and the quantiles 0.02, 0.5, 0.98 of each channel, on a small copy."""
-    scale = min(1.0, 128 / max(images.shape[-2:]))
-    size = [max(1, round(side * scale)) for side in images.shape[-2:]]
-    small = F.interpolate(images, size, mode="area").flatten(2)
+    small = shrink(images, 128).flatten(2)
     quantiles = small.quantile(torch.tensor([0.02, 0.5, 0.98]).to(small), dim=2)
     return torch.cat([small.mean(dim=2), small.std(dim=2, correction=0), *quantiles], dim=1)
+
+
+def shrink(images: Tensor, side: int) -> Tensor:
+    """``images`` (B, C, H, W) with their longer side at most ``side``, averaged over areas."""
+    scale = side / max(images.shape[-2:])
+    if scale >= 1:
+        return images
+    return F.interpolate(images, [max(1, round(length * scale)) for length in images.shape[-2:]], mode="area")
 
 
 def box_ssim(x: Tensor, y: Tensor) -> Tensor:
