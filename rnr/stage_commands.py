@@ -2,6 +2,7 @@
 
 import json
 import sys
+from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,10 @@ SHIPPED = {
 """What a command without ``--config`` evaluates."""
 
 
+class ConfigError(Exception):
+    """A value that the parser could not know to be wrong, such as the weights of another model."""
+
+
 class StageCLI(LightningCLI):
     """LightningCLI over the stages, its files read by omegaconf. Takes its arguments from ``sys.argv``."""
 
@@ -36,24 +41,42 @@ class StageCLI(LightningCLI):
             DegradationDataModule,
             subclass_mode_model=True,
             save_config_kwargs={"overwrite": True},
-            parser_kwargs={"parser_mode": "omegaconf"},
+            # The parser's own way out would print its usage, hundreds of lines, before the one that matters.
+            parser_kwargs={"parser_mode": "omegaconf", "exit_on_error": False},
         )
+
+    def instantiate_classes(self) -> None:
+        """Builds the stage, the data module and the trainer; ``ConfigError`` for values that one of them refuses."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise ConfigError(_reason(str(error))) from error
 
 
 def run(args: Sequence[str]) -> Stage:
-    """Runs one command, e.g. ``["fit", "--config", FILE]``, and returns its stage. Exits with 1 and one line on what
-    the user can mend: a photo, a missing or foreign checkpoint, a full disk, a loss that is no number."""
+    """Runs one command, e.g. ``["fit", "--config", FILE]``, and returns its stage.
+
+    Exits with 2 on a wrong command line or configuration, and with 1 and one line on what else the user can mend: a
+    photo, a missing or foreign checkpoint, a full disk, a loss that is no number.
+    """
     command, *options = args
     if not any(option.startswith(("--config", "-c", "--model", "-h", "--help", "--print_config")) for option in options):
         options = [f"--model={json.dumps(SHIPPED)}", "--trainer.default_root_dir=runs/shipped", *options]
     sys.argv[1:] = [command, *options]  # LightningCLI warns of arguments that are given in another way
     try:
         return StageCLI().model
-    except (PhotoError, FloatingPointError, OSError) as error:
+    except ArgumentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (ConfigError, PhotoError, FloatingPointError, OSError) as error:
         sys.exit(f"error: {error}")
-    except ValueError as error:
-        # Of a value that the parser could not know to be wrong; a traceback would bury it.
-        sys.exit(f"error: {error}")
+
+
+def _reason(message: str) -> str:
+    """The one line that matters of what jsonargparse says when no type of a union fits: not that it is no None."""
+    reasons = [line.strip(" -") for line in message.splitlines() if line.lstrip().startswith("- ")]
+    telling = [reason for reason in reasons if not reason.startswith("Expected a")]
+    return telling[0] if telling else message
 
 
 def weights_of(directory: Path) -> Path:

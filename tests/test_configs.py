@@ -63,6 +63,24 @@ def test_a_wrong_value_is_named(argument, said, capsys, monkeypatch):
     assert said in capsys.readouterr().err + str(stop.value.code)
 
 
+def test_an_unknown_key_in_a_file_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["rnr"])
+    (tmp_path / "mine.yaml").write_text("data:\n  degrader:\n    fogg: {beta: [1, 2]}\n")
+    with pytest.raises(SystemExit) as stop:
+        run(["fit", f"--config={CONFIGS / 'grpo.yaml'}", f"--config={tmp_path / 'mine.yaml'}", "--trainer.fast_dev_run=1"])
+    assert stop.value.code == 2
+    assert "fogg" in capsys.readouterr().err
+
+
+def test_weights_of_another_stage_are_refused(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["rnr"])
+    wrong = "--model.init_args.restorer.init_args.checkpoint=shipped/reasoner"
+    with pytest.raises(SystemExit) as stop:
+        run(["fit", f"--config={CONFIGS / 'grpo.yaml'}", wrong])
+    assert stop.value.code.startswith("error: ") and "\n" not in stop.value.code
+    assert "holds weights of qwen3_vl, not of a compact restorer" in stop.value.code
+
+
 def leaves(node, path=()):
     if isinstance(node, dict):
         for key, value in node.items():
