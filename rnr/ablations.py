@@ -22,6 +22,7 @@ def main(argv: Sequence[str]) -> int:
     """Entry point of ``rnr ablations``."""
     parser = argparse.ArgumentParser(
         prog="rnr ablations",
+        allow_abbrev=False,
         description="Train and test the rows of Table 3. Options that are not listed go to every fit and test, such as "
         "--data.sources.train=[DIR] --data.sources.test=[DIR].",
     )

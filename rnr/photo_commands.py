@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from rich.progress import track
+from safetensors import SafetensorError
 from torch import Tensor
 
 from rnr.data.dataset import seed_of
@@ -21,6 +22,8 @@ from rnr.diagnosis import KINDS, Diagnosis, ParseFailure, files, render, truth
 from rnr.diagnosis.edit import with_severity
 from rnr.metrics.restoration import as_saved, psnr, ssim
 from rnr.pipeline import ReasonAndRestore
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def degrade(argv: Sequence[str]) -> int:
@@ -33,7 +36,7 @@ def degrade(argv: Sequence[str]) -> int:
     given = _load(parser, args.diagnosis)
 
     def one(photo: Photo, image: Tensor, folder: Path) -> None:
-        depth = depth_of(photo, (image * 255).round().to(torch.uint8))[None].float() / 255
+        depth = _depth(photo, image)[None]
         seed = seed_of(args.seed, photo.path.name)
         if given is None:
             drawn = Degrader().sample([torch.Generator().manual_seed(seed)])
@@ -118,13 +121,19 @@ def demo(argv: Sequence[str]) -> int:
     parser.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder (default demo)")
     parser.add_argument("--seed", type=int, default=0, help="of the degradation (default 0)")
     args = parser.parse_args(argv)
-    args.output.mkdir(parents=True, exist_ok=True)
+    pipeline = ReasonAndRestore(
+        _load_model(parser, "reasoner", "shipped/reasoner"), _load_model(parser, "restorer", "shipped/restorer")
+    )
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.exit(2, f"error: {error}\n")
     photo = shipped_photos("test")[0]
     clean = _open(photo)
-    depth = depth_of(photo, (clean * 255).round().to(torch.uint8)).float() / 255
+    depth = _depth(photo, clean)
     drawn = Degrader().sample([torch.Generator().manual_seed(args.seed)])
     degraded = as_saved(Degrader.apply(clean[None], depth[None], drawn).image)[0]
-    repair = ReasonAndRestore.shipped()(degraded)
+    repair = pipeline(degraded)
     print(f"{photo.name}, degraded (seed {args.seed}). The reasoner says:\n")
     print(repair.failure.reason if repair.failure else render(repair.diagnosis))
     panels = {"clean": clean, "degraded": degraded, "restored": repair.image}
@@ -157,10 +166,10 @@ def save_figure(panels: Sequence[tuple[str, Tensor]], diagnosis: Diagnosis | Non
     photos, note = figure.subfigures(2, 1, height_ratios=(picture, words))
     for axes, (title, image) in zip(photos.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         shrink = max(1, max(image.shape[-2:]) // 1200)  # a figure of 50 megapixels serves nobody
-        axes.imshow(image[:, ::shrink, ::shrink].clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="nearest")
+        axes.imshow(image[:, ::shrink, ::shrink].clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
         axes.set_title(title)
         axes.axis("off")
-    note.text(0.02, 0.95, text, va="top", family="monospace", fontsize=8)
+    note.text(0.02, 0.95, text, va="top", family="monospace", fontsize=8, parse_math=False)
     figure.savefig(path, dpi=110)
 
 
@@ -182,9 +191,9 @@ def _load_model(parser: argparse.ArgumentParser, role: str, name: str) -> torch.
 
     try:
         model = {"reasoner": load.load_reasoner, "restorer": load.load_restorer}[role](name)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         parser.exit(2, f"error: {error}\n")
-    return model.eval()
+    return model.eval().to(DEVICE)
 
 
 def _load(parser: argparse.ArgumentParser, path: Path | None) -> Diagnosis | None:
@@ -226,9 +235,13 @@ def _each(paths: Sequence[Path], one: Callable[[Photo, Tensor, Path], None], out
             if output is not None:
                 folder.mkdir(parents=True, exist_ok=True)
             one(photo, image, folder)
-        except (PhotoError, OSError) as error:
+        except PhotoError as error:
             failed += 1
             print(f"error: {error}", file=sys.stderr, flush=True)
+        # A full disk, or too little memory for this photo (RuntimeError): the next one may well go through.
+        except (OSError, RuntimeError) as error:
+            failed += 1
+            print(f"error: {photo.path}: {error}", file=sys.stderr, flush=True)
     return 1 if failed else 0
 
 
@@ -243,6 +256,11 @@ def _folder_name(path: Path, taken: set[str]) -> str:
     return name
 
 
+def _depth(photo: Photo, image: Tensor) -> Tensor:
+    """(1, H, W) relative depth in [0, 1]."""
+    return depth_of(photo, (image * 255).round().to(torch.uint8).cpu()).to(DEVICE).float() / 255
+
+
 def _open(photo: Photo) -> Tensor:
-    """(3, H, W) float in [0, 1]."""
-    return torch.from_numpy(open_photo(photo.path)).permute(2, 0, 1).float() / 255
+    """(3, H, W) float in [0, 1], where the models are."""
+    return torch.from_numpy(open_photo(photo.path)).permute(2, 0, 1).to(DEVICE).float() / 255

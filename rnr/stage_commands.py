@@ -25,7 +25,7 @@ SHIPPED = {
         },
     },
 }
-"""What a command without ``--config`` evaluates."""
+"""What ``rnr test``, ``validate`` and ``predict`` evaluate without ``--config``."""
 
 
 class ConfigError(Exception):
@@ -60,8 +60,14 @@ def run(args: Sequence[str]) -> Stage:
     photo, a missing or foreign checkpoint, a full disk, a loss that is no number.
     """
     command, *options = args
-    if not any(option.startswith(("--config", "-c", "--model", "-h", "--help", "--print_config")) for option in options):
-        options = [f"--model={json.dumps(SHIPPED)}", "--trainer.default_root_dir=runs/shipped", *options]
+    if not any(
+        option.startswith(("--config", "-c", "--model", "-h", "--help", "--print_config")) for option in options
+    ):
+        if command == "fit":
+            print("error: rnr fit needs --config, such as lightning_configs/restorer_sft.yaml", file=sys.stderr)
+            sys.exit(2)
+        defaults = [f"--model={json.dumps(SHIPPED)}", "--trainer.default_root_dir=runs/shipped", "--trainer.devices=1"]
+        options = [*defaults, "--trainer.use_distributed_sampler=false", *options]
     sys.argv[1:] = [command, *options]  # LightningCLI warns of arguments that are given in another way
     try:
         return StageCLI().model

@@ -1,5 +1,6 @@
 """The one DataModule of all stages: integers from the loader, degradation on the device (``on_after_batch_transfer``)."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -106,7 +107,8 @@ class DegradationDataModule(LightningDataModule):
         train, val = [], []
         for folder in self.sources.train:
             photos = find_photos(folder)
-            kept = len(photos) - round(len(photos) * self.sources.val_share)
+            held_out = round(len(photos) * self.sources.val_share)
+            kept = len(photos) - (max(1, held_out) if self.sources.val_share and len(photos) > 1 else held_out)
             train += photos[:kept]
             val += photos[kept:]
         return train, val
@@ -118,7 +120,13 @@ class DegradationDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         batches = TrainBatches(len(self.sets["train"]), self.batch_size, self.crops, self.seed, self.visits)
-        return DataLoader(self.sets["train"], batch_sampler=batches, collate_fn=collate, num_workers=self.num_workers)
+        return DataLoader(
+            self.sets["train"],
+            batch_sampler=batches,
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,  # each keeps its photos in memory
+        )
 
     def val_dataloader(self) -> DataLoader:
         return self._whole("val")
@@ -150,7 +158,11 @@ class DegradationDataModule(LightningDataModule):
 
 
 def _all_photos(folders: Sequence[str]) -> list[Photo]:
-    return [photo for folder in folders for photo in find_photos(folder)]
+    """Names stay apart: with several folders each photo's begins with its folder's place in the list."""
+    found = [find_photos(folder) for folder in folders]
+    if len(found) == 1:
+        return found[0]
+    return [dataclasses.replace(p, name=f"{i}/{p.name}") for i, photos in enumerate(found) for p in photos]
 
 
 def degrade(

@@ -29,10 +29,16 @@ class Degradation:
     noise: NoiseParams
 
     def to(self, device: torch.device) -> "Degradation":
+        """On ``device``, in float64 as drawn, or in float32 where the device has no other (Apple's)."""
+
+        def move(values: Tensor) -> Tensor:
+            short = device.type == "mps" and values.is_floating_point()
+            return values.to(device, torch.float32 if short else values.dtype)
+
         return Degradation(
             *(
                 dataclasses.replace(
-                    part, **{f.name: getattr(part, f.name).to(device) for f in dataclasses.fields(part)}
+                    part, **{f.name: move(getattr(part, f.name)) for f in dataclasses.fields(part)}
                 )
                 for part in (self.fog, self.shake, self.rain, self.noise)
             )

@@ -18,7 +18,7 @@ def diagnoses(degraded: Degraded, scenes: Sequence[str | None] | None = None) ->
     findings: list[dict[str, object]] = [{} for _ in range(count)]
     for kind, step in degraded.steps.items():
         columns = {"severity": step.severity, **step.parameters}
-        lists = {key: values.double().tolist() for key, values in columns.items()}  # one copy from the device each
+        lists = {key: values.cpu().double().tolist() for key, values in columns.items()}  # one copy from the device each
         for i, present in enumerate(step.present.tolist()):
             if present:
                 values = {key: tuple(v[i]) if isinstance(v[i], list) else v[i] for key, v in lists.items()}

@@ -27,7 +27,7 @@ class Reasoner(nn.Module, ABC):
 
     @abstractmethod
     def save(self, directory: Path) -> None:
-        """Writes all that :meth:`from_pretrained` of the class needs, weights as safetensors."""
+        """Writes all that ``checkpoint`` of the class needs, weights as safetensors."""
 
     def severities(self, images: Tensor) -> Tensor:
         """(B, 4): the severity of each of ``KINDS`` in [1, 100], 0 where absent; a row of NaN where the answer does
@@ -68,4 +68,4 @@ class TrainableRestorer(Restorer):
 
     @abstractmethod
     def save(self, directory: Path) -> None:
-        """Writes all that :meth:`from_pretrained` of the class needs, weights as safetensors."""
+        """Writes all that ``checkpoint`` of the class needs, weights as safetensors."""

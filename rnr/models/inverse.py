@@ -64,9 +64,6 @@ class Physics:
             b=b,
         )
 
-    def __getitem__(self, rows: slice) -> "Physics":
-        return Physics(self.light[rows], self.transmission[rows], self.kernel[rows], self.k[rows], self.b[rows])
-
 
 def noise_variance(image: Tensor, physics: Physics) -> Tensor:
     """(B, 1, H, W): the diagnosed noise's variance at each pixel of ``image`` (B, 3, H, W), mean over channels.

@@ -98,10 +98,6 @@ class Qwen3VLReasoner(Reasoner):
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self._choose_trainable(train_vision, train_merger, train_language, lora_rank)
 
-    @classmethod
-    def from_pretrained(cls, directory: Path | str) -> "Qwen3VLReasoner":
-        return cls(checkpoint=str(directory))
-
     def loss(self, images: Tensor, diagnoses: Sequence[Diagnosis]) -> Tensor:
         """See :meth:`Reasoner.loss`; the mean is weighted, and the probe's loss added. One diagnosis a photo."""
         prompt = self._prompt(images)

@@ -109,10 +109,6 @@ class QwenImageEditRestorer(TrainableRestorer):
         if gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing()
 
-    @classmethod
-    def from_pretrained(cls, directory: Path | str) -> "QwenImageEditRestorer":
-        return cls(checkpoint=str(directory))
-
     @torch.no_grad()
     def restore(self, images: Tensor, diagnoses: Sequence[Diagnosis | None], seeds: Sequence[int]) -> Tensor:
         """See :meth:`Restorer.restore`."""

@@ -21,6 +21,10 @@ class KeepCheckpoint(ModelCheckpoint):
             save_last=True, save_top_k=0, train_time_interval=timedelta(minutes=minutes), enable_version_counter=False
         )
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Lightning's own would save here only if nothing had been saved before.
+        self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
         super().setup(trainer, pl_module, stage)

@@ -38,7 +38,7 @@ class Evaluation:
         columns = {"input_psnr": psnr(batch.degraded, batch.clean), "input_ssim": _ssim(batch.degraded, batch.clean)}
         if restored is not None:
             columns |= {"psnr": psnr(restored, batch.clean), "ssim": _ssim(restored, batch.clean)}
-        lists = {name: values.double().tolist() for name, values in columns.items()}
+        lists = {name: values.tolist() for name, values in columns.items()}
         self.photos += [
             {"photo": name, **{key: values[i] for key, values in lists.items()}} for i, name in enumerate(batch.names)
         ]

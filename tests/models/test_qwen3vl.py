@@ -190,7 +190,7 @@ def test_gradient_checkpointing_changes_no_gradient():
 def test_saves_and_reloads_the_same(learned, tmp_path):
     reasoner, images = learned[0], photos(3)
     reasoner.save(tmp_path)
-    loaded = Qwen3VLReasoner.from_pretrained(tmp_path)
+    loaded = Qwen3VLReasoner(checkpoint=str(tmp_path))
     assert (loaded.views, loaded.prompt) == (VIEWS, SHORT)
     assert torch.equal(loaded.loss(images, TRUTH), reasoner.loss(images, TRUTH))
     assert loaded.diagnose(images) == TRUTH
@@ -243,7 +243,7 @@ def test_adapters_start_at_nothing_and_are_merged_when_saved(tmp_path):
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     reasoner.save(tmp_path)
-    loaded = Qwen3VLReasoner.from_pretrained(tmp_path)
+    loaded = Qwen3VLReasoner(checkpoint=str(tmp_path))
     assert not any("lora" in name for name, _ in loaded.named_parameters())
     torch.testing.assert_close(loaded.loss(images, TRUTH[:2]), reasoner.loss(images, TRUTH[:2]))
 

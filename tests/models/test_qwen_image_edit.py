@@ -290,7 +290,7 @@ def test_saves_and_loads(build, dtype, tmp_path):
 def test_alpha_survives_and_pipeline_loads_all(tmp_path):
     restorer = with_living_adapter()
     restorer.save(tmp_path)
-    assert QwenImageEditRestorer.from_pretrained(tmp_path).transformer.peft_config["default"].lora_alpha == 12
+    assert QwenImageEditRestorer(checkpoint=str(tmp_path)).transformer.peft_config["default"].lora_alpha == 12
     pipeline = QwenImageEditPipeline.from_pretrained(tmp_path, processor=None)  # which needs torchvision
     pipeline.load_lora_weights(tmp_path)
     images = photos(1)
@@ -305,7 +305,7 @@ def test_alpha_survives_and_pipeline_loads_all(tmp_path):
 def test_save_leaves_no_old_adapter(tmp_path):
     with_living_adapter().save(tmp_path)
     make().save(tmp_path)
-    assert not hasattr(QwenImageEditRestorer.from_pretrained(tmp_path).transformer, "peft_config")
+    assert not hasattr(QwenImageEditRestorer(checkpoint=str(tmp_path)).transformer, "peft_config")
 
 
 def test_refuses_a_second_adapter(tmp_path):
