@@ -12,7 +12,8 @@ BASES = ("reasoner_sft", "restorer_sft", "grpo")
 PAIRS = [
     *((base, None) for base in BASES),
     *((base, f"scale/{base}") for base in BASES),
-    *((base, "models/qwen_image_edit_small") for base in BASES[1:]),
+    ("restorer_sft", "models/qwen_image_edit_small"),
+    ("grpo", "models/qwen_image_edit_small_grpo"),
     *(
         (base, f"ablations/{path.stem}")
         for base in BASES[1:]
