@@ -91,6 +91,10 @@ class Evaluation:
         if figures is not None:
             title = f"Diagnosis, {figures.photos} photos, {figures.parse_rate:.0%} of answers parse"
             titles[title] = self.diagnosis_rows()
+            titles["Parameters of what is there and found"] = [
+                {"": f"{p.kind} {p.parameter}", "photos": p.photos, "MAE": _number(p.mae, 4), "unit": p.unit}
+                for p in figures.parameters
+            ]
         for title, rows in titles.items():
             show(title, rows)
         if directory is not None:
