@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from rnr.data.datamodule import DegradationDataModule
 from rnr.data.photos import PhotoError
@@ -74,7 +75,7 @@ def run(args: Sequence[str]) -> Stage:
     except ArgumentError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except (ConfigError, PhotoError, FloatingPointError, OSError) as error:
+    except (ConfigError, MisconfigurationException, PhotoError, FloatingPointError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -8,15 +8,15 @@ import yaml
 from rnr.stage_commands import StageCLI, run
 
 CONFIGS = Path(__file__).parent.parent / "lightning_configs"
-BASES = ("reasoner_sft", "restorer_sft", "grpo")
+BASES = ("reasoner_sft", "restorer_sft", "grpo", "baselines/identity")
 PAIRS = [
     *((base, None) for base in BASES),
-    *((base, f"scale/{base}") for base in BASES),
+    *((base, f"scale/{base}") for base in BASES[:3]),
     ("restorer_sft", "models/qwen_image_edit_small"),
     ("grpo", "models/qwen_image_edit_small_grpo"),
     *(
         (base, f"ablations/{path.stem}")
-        for base in BASES[1:]
+        for base in BASES[1:3]
         for path in sorted((CONFIGS / "ablations").glob("*.yaml"))
     ),
 ]

@@ -8,6 +8,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from rnr.data import presets
 from rnr.data.batch import CleanBatch, DegradedBatch, RealBatch
 from rnr.data.dataset import PhotoDataset, TrainBatches, WholePhotoBatches, collate, seed_of
 from rnr.data.photos import Photo, find_photos, shipped_photos
@@ -47,7 +48,8 @@ class DegradationDataModule(LightningDataModule):
         visits: looks at each training photo an epoch.
         eval_batch_size: whole photos a step in validation, test and prediction.
         limit_eval: at most so many validation or test photos, evenly spread; None for all.
-        degrader: the degradation model of training.
+        eval_draws: degradations drawn for each validation or test photo, each by itself.
+        degrader: the degradation model of training: its priors, or a preset's name (:mod:`rnr.data.presets`).
         eval_degrader: that of validation and test.
         seed: of the training order, crops and degradations.
         eval_seed: of the validation and test degradations.
@@ -63,23 +65,24 @@ class DegradationDataModule(LightningDataModule):
         visits: int = 1,
         eval_batch_size: int = 4,
         limit_eval: int | None = None,
-        degrader: Degrader = Degrader(),  # noqa: B008  (frozen)
-        eval_degrader: Degrader = Degrader(),  # noqa: B008  (frozen)
+        eval_draws: int = 1,
+        degrader: Degrader | str = "paper",
+        eval_degrader: Degrader | str = "paper",
         seed: int = 0,
         eval_seed: int = 0,
         num_workers: int = 0,
         cache_gb: float = 2.0,
     ) -> None:
         super().__init__()
-        if batch_size < 1 or eval_batch_size < 1 or visits < 1:
-            raise ValueError("batch_size, eval_batch_size and visits must be at least 1")
+        if min(batch_size, eval_batch_size, visits, eval_draws) < 1:
+            raise ValueError("batch_size, eval_batch_size, visits and eval_draws must be at least 1")
         if not crops or min(crops) < 16:
             raise ValueError(f"crops must be sides of at least 16 pixels, got {list(crops)}")
         self.sources = sources
         self.batch_size, self.crops, self.visits = batch_size, tuple(crops), visits
-        self.eval_batch_size, self.limit_eval = eval_batch_size, limit_eval
-        self.degrader = degrader
-        self.eval_degrader = eval_degrader
+        self.eval_batch_size, self.limit_eval, self.eval_draws = eval_batch_size, limit_eval, eval_draws
+        self.degrader = presets.load(degrader) if isinstance(degrader, str) else degrader
+        self.eval_degrader = presets.load(eval_degrader) if isinstance(eval_degrader, str) else eval_degrader
         self.seed, self.eval_seed = seed, eval_seed
         self.num_workers, self.cache_bytes = num_workers, int(cache_gb * 2**30)
         self.sets: dict[str, PhotoDataset] = {}
@@ -139,7 +142,8 @@ class DegradationDataModule(LightningDataModule):
 
     def _whole(self, split: str) -> DataLoader:
         photos = self.sets[split]
-        batches = WholePhotoBatches(photos.photos, self.eval_batch_size)
+        draws = 1 if split == "predict" else self.eval_draws
+        batches = WholePhotoBatches(photos.photos, self.eval_batch_size, draws)
         return DataLoader(photos, batch_sampler=batches, collate_fn=collate, num_workers=self.num_workers)
 
     def on_after_batch_transfer(self, batch: CleanBatch, dataloader_idx: int) -> DegradedBatch | RealBatch:

@@ -46,7 +46,7 @@ class PhotoDataset(Dataset):
         seed = seed_of(self.seed, visit.epoch, self.photos[visit.index].name)
         if visit.crop:
             generator = torch.Generator().manual_seed(seed + 1)
-            photo, depth = _random_crop(photo, depth, visit.crop, generator)
+            photo, depth = random_crop(photo, depth, visit.crop, generator)
         return photo, depth, visit.index, seed
 
     def _read(self, index: int) -> tuple[Tensor, Tensor]:
@@ -66,7 +66,7 @@ def collate(items: list[tuple[Tensor, Tensor, int, int]]) -> CleanBatch:
     return CleanBatch(torch.stack(photos), torch.stack(depths), torch.tensor(indices), torch.tensor(seeds))
 
 
-def _random_crop(photo: Tensor, depth: Tensor, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def random_crop(photo: Tensor, depth: Tensor, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """A random square crop, mirrored half of the time; a photo too small is repeated by reflection first."""
     both = torch.cat([photo, depth])
     for axis in (1, 2):
@@ -128,9 +128,10 @@ class TrainBatches(Sampler[list[Visit]]):
 
 
 class WholePhotoBatches(Sampler[list[Visit]]):
-    """Every photo once, whole, always the same; photos of equal size share a batch. Sharded over processes."""
+    """Every photo whole and always the same, ``draws`` times, which differ in their seed; photos of equal size share a
+    batch. Sharded over processes."""
 
-    def __init__(self, photos: Sequence[Photo], batch_size: int) -> None:
+    def __init__(self, photos: Sequence[Photo], batch_size: int, draws: int = 1) -> None:
         rank, world = _rank_and_world()
         groups: dict[tuple[int, int], list[int]] = {}
         for index, photo in enumerate(photos):
@@ -140,7 +141,8 @@ class WholePhotoBatches(Sampler[list[Visit]]):
                 size = (0, index)  # a batch of its own; reading it will say what is wrong
             groups.setdefault(size, []).append(index)
         batches = [
-            [Visit(index, 0, 0) for index in group[i : i + batch_size]]
+            [Visit(index, draw, 0) for index in group[i : i + batch_size]]
+            for draw in range(draws)
             for group in groups.values()
             for i in range(0, len(group), batch_size)
         ]

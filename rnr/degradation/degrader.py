@@ -69,7 +69,8 @@ class Degrader:
     """Eq. 1 with its priors.
 
     clean: probability that a photo is left as it is. light: probability that a photo gets one or two of the four at
-    most and no more, so that a restorer also learns what to leave alone. Both are 0 in the paper's setting.
+    most and no more, so that a restorer also learns what to leave alone. Both are 0 in the paper's setting. Any other
+    photo is degraded: where the draw leaves it none of the four, it gets one, chosen evenly among those that may occur.
     """
 
     fog: FogPrior = field(default_factory=FogPrior)
@@ -88,8 +89,8 @@ class Degrader:
         """One row of parameters a photo, each from that photo's own (CPU) generator: independent of the batch."""
         priors = (self.fog, self.shake, self.rain, self.noise)
         counts = [prior.draws for prior in priors]
-        u = torch.stack([torch.rand(3 + sum(counts), generator=g, dtype=torch.float64) for g in generators])
-        first, *parts = u.split([3, *counts], dim=1)
+        u = torch.stack([torch.rand(4 + sum(counts), generator=g, dtype=torch.float64) for g in generators])
+        first, *parts = u.split([4, *counts], dim=1)
         drawn_fog = self.fog.sample(parts[0])
         drawn = [
             drawn_fog,
@@ -97,16 +98,24 @@ class Degrader:
             self.rain.sample(parts[2], drawn_fog.atmospheric_light),
             self.noise.sample(parts[3]),
         ]
-        allowed = self._allowed(first)
-        drawn = [dataclasses.replace(part, present=part.present & allowed[:, i]) for i, part in enumerate(drawn)]
-        return Degradation(*drawn)
+        present = self._present(first, torch.stack([part.present for part in drawn], dim=1))
+        return Degradation(*(dataclasses.replace(part, present=present[:, i]) for i, part in enumerate(drawn)))
 
-    def _allowed(self, u: Tensor) -> Tensor:
-        """(B, 4) bool from u (B, 3): none of the four on a clean photo, two (perhaps the same) on a light one."""
+    def _present(self, u: Tensor, drawn: Tensor) -> Tensor:
+        """(B, 4) bool from u (B, 4) and what was drawn of each kind for itself, (B, 4) bool.
+
+        None of the four on a clean photo, two (perhaps the same) at most on a light one, at least one on all others.
+        """
         kind = torch.arange(4)
         chosen = (kind == (u[:, 1:2] * 4).floor()) | (kind == (u[:, 2:3] * 4).floor())
         clean, light = u[:, :1] < self.clean, u[:, :1] < self.clean + self.light
-        return ~clean & (~light | chosen)
+        possible = torch.tensor([p.probability > 0 for p in (self.fog, self.shake, self.rain, self.noise)])
+        allowed = ~clean & (~light | chosen) & possible
+        present = drawn & allowed
+        # Of n kinds that are allowed, the one at place floor(u n) steps in where none was drawn.
+        order = allowed.cumsum(dim=1) - 1
+        stand_in = allowed & (order == (u[:, 3:] * allowed.sum(dim=1, keepdim=True)).floor())
+        return torch.where(present.any(dim=1, keepdim=True), present, stand_in)
 
     @staticmethod
     def apply(image: Tensor, depth: Tensor, degradation: Degradation) -> Degraded:

@@ -28,7 +28,7 @@ class FogParams:
 class FogPrior:
     """A ~ U[0.7, 1]^3, beta ~ U(0.8, 3.0). A is drawn for every photo: rain takes its color from it (A.2)."""
 
-    probability: float = 0.8
+    probability: float = 0.75
     atmospheric_light: tuple[float, float] = (0.7, 1.0)
     beta: tuple[float, float] = (0.8, 3.0)
 
@@ -50,7 +50,7 @@ class FogPrior:
 
 def transmission(depth: Tensor, beta: Tensor) -> Tensor:
     """t = exp(-d)^beta clamped to [0.05, 1]. depth: (B, 1, H, W) relative, in [0, 1]; beta: (B,)."""
-    return torch.exp(-depth * beta.view(-1, 1, 1, 1)).clamp(MIN_TRANSMISSION, 1.0)
+    return (depth * -beta.view(-1, 1, 1, 1)).exp_().clamp_(MIN_TRANSMISSION, 1.0)
 
 
 def severity(mean_transmission: Tensor) -> Tensor:
@@ -74,10 +74,11 @@ def beta_for(depth: Tensor, mean_transmission: Tensor) -> Tensor:
 def apply(image: Tensor, depth: Tensor, params: FogParams) -> Applied:
     """image: (B, 3, H, W) in [0, 1]; depth: (B, 1, H, W) relative, in [0, 1]."""
     t = transmission(depth, params.beta)
-    light = params.atmospheric_light.view(-1, 3, 1, 1)
     mean = t.mean(dim=(1, 2, 3))
+    # A + t (J - A) in one pass. Where there is no fog t is 1, and lerp leaves the photo to the bit.
+    light = params.atmospheric_light.view(-1, 3, 1, 1)
     return Applied(
-        image=where_present(params.present, image * t + light * (1 - t), image),
+        image=light.lerp(image, where_present(params.present, t, torch.ones_like(t))),
         present=params.present,
         severity=severity(mean),
         parameters={"atmospheric_light": params.atmospheric_light, "transmission": mean},

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from kornia.filters import fft_conv
+import torch.nn.functional as F
 from torch import Tensor
 
-from rnr.degradation.severity import Applied, check_probability, check_range, log_uniform, scale, uniform, where_present
+from rnr.degradation.convolve import convolve
+from rnr.degradation.severity import Applied, check_probability, check_range, log_uniform, scale, uniform
 
 VISIBLE = 0.05  # opacity from which a streak's pixel counts as covered; the paper fixes no threshold
 MAX_LENGTH = 64
+REACHES = (12, 20, 39)  # radii of streak kernels, in pixels; each streak takes the first that holds it
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class RainParams:
 class RainPrior:
     """Density is log-uniform, the rest uniform. The paper gives no ranges for rain; its color is the fog's A."""
 
-    probability: float = 0.8
+    probability: float = 0.75
     density: tuple[float, float] = (3e-4, 4e-3)
     slant: tuple[float, float] = (-30, 30)
     length: tuple[float, float] = (10, 32)
@@ -71,12 +73,13 @@ class RainPrior:
         )
 
 
-def line(slant: Tensor, length: Tensor, width: Tensor) -> Tensor:
+def line(slant: Tensor, length: Tensor, width: Tensor, radius: int | None = None) -> Tensor:
     """(B, K, K): anti-aliased segments with the value 1 inside. slant in degrees, length and width in pixels, (B,) each.
 
-    K is odd and just large enough for the longest of the batch.
+    K = 2 ``radius`` + 1; None: just large enough for the longest of the batch.
     """
-    radius = math.ceil(float(length.max() + width.max()) / 2 + 1)
+    if radius is None:
+        radius = math.ceil(float((length + width).max()) / 2 + 1)
     offset = torch.arange(-radius, radius + 1, dtype=slant.dtype, device=slant.device)
     y, x = torch.meshgrid(-offset, offset, indexing="ij")
     angle = torch.deg2rad(slant).view(-1, 1, 1)
@@ -94,6 +97,20 @@ def seeds(seed: Sequence[int], density: Tensor, height: int, width: int) -> Tens
     return (torch.stack(fields) < density.view(-1, 1, 1, 1)).to(density.dtype)
 
 
+def streaks(field: Tensor, slant: Tensor, length: Tensor, width: Tensor) -> Tensor:
+    """The mask M (B, 1, H, W) in [0, 1] of the seeds ``field`` (B, 1, H, W), each drawn out into a streak."""
+    reach = (length + width) / 2 + 1
+    out, shortest = torch.empty_like(field), 0
+    for radius in REACHES:
+        rows = ((reach > shortest) & (reach <= radius)).nonzero().squeeze(1)
+        shortest = radius
+        if len(rows):
+            kernel = line(slant[rows], length[rows], width[rows], radius).to(field)
+            out[rows] = convolve(field[rows], kernel, "constant")
+    # The FFT leaves rounding noise where no streak is.
+    return F.threshold(out, 1e-3, 0.0).clamp_(max=1)
+
+
 def severity(coverage: Tensor) -> Tensor:
     """(B,) in [1, 100] from the share of covered pixels (B,)."""
     return scale(coverage)
@@ -107,14 +124,14 @@ def apply(image: Tensor, params: RainParams) -> Applied:
     rows = params.present.nonzero().squeeze(1)
     if len(rows):
         field = seeds(params.seed[rows].tolist(), params.density[rows].to(image), height, width)
-        kernel = line(params.slant[rows], params.length[rows], params.width[rows]).to(image)
-        # The FFT leaves rounding noise where no streak is.
-        mask = fft_conv(field, kernel, border_type="constant", behaviour="conv")
-        alpha = params.opacity[rows].to(image).view(-1, 1, 1, 1) * torch.where(mask < 1e-3, 0, mask).clamp(max=1)
-        coverage[rows] = (alpha > VISIBLE).to(image.dtype).mean(dim=(1, 2, 3))
-        color = params.color[rows].to(image).view(-1, 3, 1, 1)
+        shape = params.slant[rows], params.length[rows], params.width[rows]
+        alpha = params.opacity[rows].to(image).view(-1, 1, 1, 1) * streaks(field, *shape)
+        visible = (alpha > VISIBLE).flatten(1).sum(dim=1)
+        coverage[rows] = visible.to(image) / (height * width)
+        # Where not even one pixel counts as covered there is no rain; with alpha 0 lerp leaves the photo to the bit.
+        alpha.mul_((visible > 0).view(-1, 1, 1, 1))
         out = image.clone()
-        out[rows] = where_present(coverage[rows] > 0, image[rows] * (1 - alpha) + color * alpha, image[rows])
+        out[rows] = image[rows].lerp(params.color[rows].to(image).view(-1, 3, 1, 1), alpha)
     keys = ("density", "slant", "length", "width", "opacity", "color")
     return Applied(
         image=out,

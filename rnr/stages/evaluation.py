@@ -63,8 +63,12 @@ class Evaluation:
         return rows
 
     def _gain(self, key: str, places: int) -> str:
-        pairs = [(row[key], row[f"input_{key}"]) for row in self.photos]
-        gain = paired_interval([after - before for after, before in pairs if not math.isnan(after - before)])
+        """Over photos: several degradations of one photo are no independent evidence, and count by their mean."""
+        gains: dict[str, list[float]] = {}
+        for row in self.photos:
+            if not math.isnan(gain := row[key] - row[f"input_{key}"]):
+                gains.setdefault(row["photo"], []).append(gain)
+        gain = paired_interval([sum(each) / len(each) for each in gains.values()])
         return f"{gain.mean:+.{places}f} [{gain.low:+.{places}f}, {gain.high:+.{places}f}]"
 
     def diagnosis_rows(self) -> Rows:
@@ -87,7 +91,9 @@ class Evaluation:
     def report(self, directory: Path | None) -> None:
         """Prints the tables; writes ``test.md`` and, photo by photo, ``test.csv`` into ``directory`` if given."""
         figures = self.figures()
-        titles = {f"Restoration, {len(self.photos)} photos, with 95 % intervals": self.restoration_rows()}
+        photos = len({row["photo"] for row in self.photos})
+        looks = "" if photos == len(self.photos) else f" degraded {len(self.photos) / photos:g} times each"
+        titles = {f"Restoration, {photos} photos{looks}, with 95 % intervals": self.restoration_rows()}
         if figures is not None:
             title = f"Diagnosis, {figures.photos} photos, {figures.parse_rate:.0%} of answers parse"
             titles[title] = self.diagnosis_rows()

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from rnr.data.batch import DegradedBatch
 from rnr.diagnosis import Diagnosis, ParseFailure
-from rnr.models.interfaces import Reasoner, TrainableRestorer
+from rnr.models.interfaces import Reasoner, Restorer, TrainableRestorer
 from rnr.stages.conditioning import Conditioning
 from rnr.stages.optimizer import Schedule
 from rnr.stages.stage import Frozen, Stage
@@ -17,7 +18,7 @@ class RestorerSFT(Stage):
     """Supervised fine-tuning of a restorer: flow matching for Qwen-Image-Edit, regression for the compact one.
 
     Args:
-        restorer: the model to train.
+        restorer: the model to train; one that is no :class:`TrainableRestorer` can only be evaluated.
         reasoner: a frozen reasoner, whose own diagnoses validation and test go by; null: they go by the truth.
         conditioning: which diagnoses training goes by.
         schedule: of the optimiser.
@@ -26,7 +27,7 @@ class RestorerSFT(Stage):
 
     def __init__(
         self,
-        restorer: TrainableRestorer,
+        restorer: Restorer,
         reasoner: Reasoner | None,
         conditioning: Conditioning = Conditioning(),  # noqa: B008  (frozen)
         schedule: Schedule = Schedule(),  # noqa: B008  (frozen)
@@ -37,6 +38,11 @@ class RestorerSFT(Stage):
         self.judge = None if reasoner is None else Frozen(reasoner)
         self.conditioning = conditioning
         self.seed = seed
+
+    def setup(self, stage: str) -> None:
+        """``MisconfigurationException`` for a fit of what cannot be trained."""
+        if stage == "fit" and not isinstance(self.restorer, TrainableRestorer):
+            raise MisconfigurationException(f"{type(self.restorer).__name__} can be evaluated, but has nothing to train")
 
     @property
     def reasoner(self) -> Reasoner | None:

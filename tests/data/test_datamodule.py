@@ -291,3 +291,15 @@ def test_so_is_a_share_that_holds_out_all():
 def test_sources_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Sources().val_share = 0.5
+
+
+def test_more_draws_are_more_degradations_of_the_same_photos(folders, tmp_path):
+    once = fit(DegradationDataModule(folders, crops=(32,), eval_batch_size=2), tmp_path, epochs=1)["val", 0]
+    twice = fit(DegradationDataModule(folders, crops=(32,), eval_batch_size=2, eval_draws=2), tmp_path, epochs=1)["val", 0]
+    assert len(twice) == 2 * len(once)
+    for first, same, other in zip(once, twice[: len(once)], twice[len(once) :], strict=True):
+        assert first.names == same.names == other.names
+        assert first.degraded.equal(same.degraded) and first.truth == same.truth
+        assert other.clean.equal(first.clean)
+        assert not other.degraded.equal(first.degraded)
+        assert all(a != b for a, b in zip(first.truth, other.truth, strict=True))

@@ -106,5 +106,5 @@ def test_the_prior_draws_from_the_papers_ranges():
         assert low <= values.min() < low + 0.01 * (high - low)
         assert high - 0.01 * (high - low) < values.max() <= high
         assert values.mean().item() == pytest.approx((low + high) / 2, abs=0.02)
-    assert drawn.present.double().mean().item() == pytest.approx(0.8, abs=0.02)
+    assert drawn.present.double().mean().item() == pytest.approx(0.75, abs=0.02)
     assert torch.corrcoef(drawn.atmospheric_light.T).triu(1).abs().max() < 0.05
