@@ -48,7 +48,8 @@ class Qwen3VLReasoner(Reasoner):
         in ``small``, from torch's global random state.
     scenes: a file of lines ``{"scene": "..."}``, whose words become whole tokens of a new compact model.
     views, prompt: None takes the checkpoint's own. A checkpoint that is no reasoner of ours yet sees the whole photo
-        and is asked by the full prompt of appendix A.1; a new compact model gets ``Views()`` and the short one.
+        and is asked by the full prompt of appendix A.1; a new compact model gets ``Views(chart=True)`` and the short
+        one.
     score_weight, scene_weight: weight in the loss of a token of the presence and severity lines, and of the scene line,
         against 1 for the parameters.
     probe_weight: weight of an auxiliary loss, for training from scratch: what the model makes of the photo's tokens,
@@ -79,7 +80,7 @@ class Qwen3VLReasoner(Reasoner):
     ) -> None:
         super().__init__()
         if checkpoint is None:
-            self.views, self.prompt = views or Views(), prompt or SHORT
+            self.views, self.prompt = views or Views(chart=True), prompt or SHORT
             self.tokenizer = train_tokenizer(vocabulary(scenes), small.vocab_size)
             if self.views.size is None:
                 raise ValueError("a new compact model needs views of a fixed size, got size None")

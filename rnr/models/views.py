@@ -2,7 +2,8 @@
 
 A public Qwen3-VL takes the whole photo in at its own resolution. A compact one cannot afford to, and a photo shrunk to
 its size has lost what shake, rain and noise leave behind, for that lives in the highest frequencies. So it sees the
-photo shrunk (scene, fog) and beside it a few crops of untouched pixels.
+photo shrunk (scene, fog), beside it a few crops of untouched pixels, and a chart of the whole photo's spectrum and noise
+(:mod:`rnr.models.chart`).
 """
 
 from dataclasses import dataclass
@@ -12,17 +13,22 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
+from rnr.models.chart import SIZE as CHART
+from rnr.models.chart import chart
+
 
 @dataclass(frozen=True)
 class Views:
     """Which views are taken of a photo.
 
-    ``size`` S: every view is S x S pixels; first the whole photo, squeezed, then ``tiles`` crops at native resolution.
+    ``size`` S: every view is S x S pixels; first the whole photo, squeezed, then ``tiles`` crops at native resolution,
+    then, if ``chart``, the chart, enlarged to S where that is a multiple of 128.
     ``size`` None: one view, the whole photo in its own proportions, between ``min_pixels`` and ``max_pixels``.
     """
 
     size: int | None = 128
-    tiles: int = 2
+    tiles: int = 1
+    chart: bool = False
     min_pixels: int = 256 * 256
     max_pixels: int = 1280 * 32 * 32
 
@@ -31,6 +37,8 @@ class Views:
             raise ValueError(f"size must be at least 1 pixel or None, got {self.size}")
         if self.tiles < 0 or (self.size is None and self.tiles):
             raise ValueError(f"tiles must be at least 0, and 0 where size is None, got {self.tiles}")
+        if self.chart and (self.size is None or self.size % CHART):
+            raise ValueError(f"a chart needs views of a multiple of {CHART} pixels, got {self.size}")
         if not 0 < self.min_pixels <= self.max_pixels:
             raise ValueError(f"0 < min_pixels <= max_pixels must hold, got {self.min_pixels} and {self.max_pixels}")
 
@@ -47,6 +55,8 @@ class Views:
         overview = _resize(images, self.size, self.size, "bilinear")
         # Along the diagonal, since what is high or low in a photo differs as much as what is left or right.
         crops = [crop(images, (k + 0.5) / self.tiles, self.size) for k in range(self.tiles)]
+        if self.chart:
+            crops.append(chart(images).repeat_interleave(self.size // CHART, -1).repeat_interleave(self.size // CHART, -2))
         return torch.stack([overview, *crops], dim=1)
 
 
