@@ -106,15 +106,12 @@ class Degrader:
 
         None of the four on a clean photo, two (perhaps the same) at most on a light one, at least one on all others.
         """
-        kind = torch.arange(4)
-        chosen = (kind == (u[:, 1:2] * 4).floor()) | (kind == (u[:, 2:3] * 4).floor())
-        clean, light = u[:, :1] < self.clean, u[:, :1] < self.clean + self.light
         possible = torch.tensor([p.probability > 0 for p in (self.fog, self.shake, self.rain, self.noise)])
-        allowed = ~clean & (~light | chosen) & possible
+        clean, light = u[:, :1] < self.clean, u[:, :1] < self.clean + self.light
+        chosen = _nth(possible.expand_as(drawn), u[:, 1:2]) | _nth(possible.expand_as(drawn), u[:, 2:3])
+        allowed = possible & ~clean & (~light | chosen)
         present = drawn & allowed
-        # Of n kinds that are allowed, the one at place floor(u n) steps in where none was drawn.
-        order = allowed.cumsum(dim=1) - 1
-        stand_in = allowed & (order == (u[:, 3:] * allowed.sum(dim=1, keepdim=True)).floor())
+        stand_in = _nth(allowed, u[:, 3:])
         return torch.where(present.any(dim=1, keepdim=True), present, stand_in)
 
     @staticmethod
@@ -128,3 +125,8 @@ class Degrader:
         steps["rain"] = rain.apply(steps["shake"].image, degradation.rain)
         steps["noise"] = noise.apply(steps["rain"].image, degradation.noise)
         return Degraded(steps["noise"].image, steps)
+
+
+def _nth(among: Tensor, u: Tensor) -> Tensor:
+    """(B, 4) bool: one of the n places where ``among`` (B, 4) is true, the one at floor(u n); u: (B, 1) in [0, 1)."""
+    return among & (among.cumsum(dim=1) - 1 == (u * among.sum(dim=1, keepdim=True)).floor())
