@@ -43,3 +43,14 @@ def _encode_one(diagnosis: Diagnosis | None) -> list[float]:
 
 LENGTH = len(_encode_one(None))
 """D of :func:`encode`."""
+
+
+def stated_by() -> list[int | None]:
+    """For each place of :func:`encode` that holds a quantity's value, the place that says whether it is stated; None for
+    places that hold such a flag themselves."""
+    places: list[int | None] = []
+    for kind in KINDS:
+        places += [None, None]
+        for spec in quantities(FINDINGS[kind]).values():
+            places += [None, *([len(places)] * (2 if spec.period else spec.count))]
+    return places

@@ -27,7 +27,13 @@ BLOCK = 4  # of the noise curve, in pixels
 
 def chart(images: Tensor) -> Tensor:
     """(B, 3, 128, 128) in [0, 1]. images: (B, 3, H, W) in [0, 1], of any size."""
-    cut = windows(images.float())
+    # A CPU is four times faster photo by photo, since one photo's windows stay in its cache.
+    parts = images.split(1) if images.device.type == "cpu" else (images,)
+    return torch.cat([_chart(part.float()) for part in parts])
+
+
+def _chart(images: Tensor) -> Tensor:
+    cut = windows(images)
     red, green, blue = cut.unbind(dim=1)
     log = log_spectra(torch.stack([(red + green + blue) / 3, (red - blue) / 2], dim=1))
     cepstrum = torch.fft.irfft2(log[:, 0].mean(dim=1), s=(SIDE, SIDE)).abs().clamp(min=1e-5).log10()

@@ -17,23 +17,18 @@ import torch.nn.functional as F
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from transformers import (
-    GenerationConfig,
-    Qwen2Tokenizer,
-    Qwen3VLForConditionalGeneration,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
+from transformers import Qwen2Tokenizer, Qwen3VLForConditionalGeneration
 from transformers.utils import cached_file
 
-from rnr.diagnosis import FIELDS, KINDS, Diagnosis, ParseFailure, parse, render
+from rnr.diagnosis import FIELDS, Diagnosis, ParseFailure, parse, render
 from rnr.diagnosis.prompt import FULL, SHORT
-from rnr.diagnosis.types import quantities
-from rnr.diagnosis.vector import LENGTH, encode
+from rnr.models.decoding import Answer, read, write
+from rnr.models.form import Form, Script
 from rnr.models.interfaces import Reasoner
 from rnr.models.patches import patchify
+from rnr.models.probe import Probe
 from rnr.models.small_reasoner import SmallReasoner
-from rnr.models.tokenizer import END_OF_TEXT, END_OF_TURN, IMAGE, train_tokenizer, vocabulary
+from rnr.models.tokenizer import END_OF_TURN, IMAGE, train_tokenizer, vocabulary
 from rnr.models.views import Views
 from rnr.models.weights import check, locate
 
@@ -52,10 +47,10 @@ class Qwen3VLReasoner(Reasoner):
         one.
     score_weight, scene_weight: weight in the loss of a token of the presence and severity lines, and of the scene line,
         against 1 for the parameters.
-    probe_weight: weight of an auxiliary loss, for training from scratch: what the model makes of the photo's tokens,
-        their mean as well as the last, must give the diagnosis' numbers through one linear layer. Text alone teaches a
-        new model to write long before it teaches it to look. The layer is not saved.
-    max_tokens: where an answer is cut off.
+    answer_weight, probe_weight: weights in the loss of the answer's text, and of two auxiliary :class:`Probe`, for
+        training from scratch: one on what the vision tower makes of the views, one on the state at which the answer
+        begins. With ``answer_weight`` 0 the language model is not run at all: a cheap first stretch for a new model, in
+        which it learns to look. Probes are not saved.
     train_vision, train_merger, train_language: which parts are trained: the vision tower, the layers that map it into
         the language model, the language model with its embeddings.
     lora_rank: if given, the linear layers of those parts get low-rank adapters, and nothing else is trained.
@@ -70,8 +65,8 @@ class Qwen3VLReasoner(Reasoner):
         prompt: str | None = None,
         score_weight: float = 1.0,
         scene_weight: float = 1.0,
+        answer_weight: float = 1.0,
         probe_weight: float = 0.0,
-        max_tokens: int = 384,
         train_vision: bool = True,
         train_merger: bool = True,
         train_language: bool = True,
@@ -92,66 +87,69 @@ class Qwen3VLReasoner(Reasoner):
             self.views, self.prompt = views or settings[0], prompt or settings[1]
             self.tokenizer = Qwen2Tokenizer.from_pretrained(checkpoint)
             self.model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, use_safetensors=True)
-        self.score_weight, self.scene_weight, self.probe_weight = score_weight, scene_weight, probe_weight
-        self.probe = nn.Linear(self.model.config.text_config.hidden_size, LENGTH) if probe_weight else None
-        self.max_tokens = max_tokens
+        if not answer_weight and not probe_weight:
+            raise ValueError("answer_weight and probe_weight are both 0: there is nothing to learn")
+        self.score_weight, self.scene_weight = score_weight, scene_weight
+        self.answer_weight, self.probe_weight = answer_weight, probe_weight
+        width, views = self.model.config.text_config.hidden_size, self.views.count
+        self.look = Probe(views * width) if probe_weight else None
+        self.understand = Probe(width) if probe_weight and answer_weight else None
+        self.form = Form(self.tokenizer)
         if gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self._choose_trainable(train_vision, train_merger, train_language, lora_rank)
 
     def loss(self, images: Tensor, diagnoses: Sequence[Diagnosis]) -> Tensor:
-        """See :meth:`Reasoner.loss`; the mean is weighted, and the probe's loss added. One diagnosis a photo."""
+        """See :meth:`Reasoner.loss`; the mean is weighted, and the probes' losses added. One diagnosis a photo."""
+        if len(diagnoses) != len(images):
+            raise ValueError(f"{len(images)} photos need as many diagnoses, got {len(diagnoses)}")
         prompt = self._prompt(images)
+        grid = prompt["image_grid_thw"]
+        features = self.model.model.get_image_features(prompt["pixel_values"], grid)
+        loss = images.new_zeros(())
+        if self.look is not None:
+            views = torch.stack(features.pooler_output).mean(dim=1).view(len(images), -1)
+            loss = loss + self.probe_weight * self.look(views, diagnoses)
+        if not self.answer_weight:
+            return loss
         answers, weights = self._answers(diagnoses, images.device)
-        if len(answers) != len(images):
-            raise ValueError(f"{len(images)} photos need as many diagnoses, got {len(answers)}")
         ids = torch.cat([prompt["input_ids"], answers], dim=1)
         # Photos of a batch differ neither in size nor in prompt, so the first one's positions are everyone's. Padding
         # stands behind the answer, where a causal model needs no mask against it.
         kinds = F.pad(prompt["mm_token_type_ids"][:1], (0, answers.shape[1]))
-        grid = prompt["image_grid_thw"]
         positions, _ = self.model.model.get_rope_index(ids[:1], kinds, grid[: len(grid) // len(images)])
         hidden = self.model.model(
             input_ids=ids,
             position_ids=positions.expand(-1, len(ids), -1),
-            pixel_values=prompt["pixel_values"],
             image_grid_thw=grid,
+            mm_encoder_outputs={"image": features},
             use_cache=False,
         ).last_hidden_state
         logits = self.model.lm_head(hidden[:, -answers.shape[1] - 1 : -1])  # at the token before each of the answer's
         surprise = F.cross_entropy(logits.flatten(0, 1).float(), answers.flatten(), reduction="none")
-        loss = (surprise * weights.flatten()).sum() / weights.sum()
-        if self.probe is None:
-            return loss
-        seen = hidden[:, kinds[0].bool()].mean(dim=1)
-        ready = hidden[:, -answers.shape[1] - 1]  # where the answer begins
-        numbers = encode(diagnoses, hidden)
-        return loss + self.probe_weight * sum(F.mse_loss(self.probe(state), numbers) for state in (seen, ready))
+        loss = loss + self.answer_weight * (surprise * weights.flatten()).sum() / weights.sum()
+        if self.understand is not None:  # where the answer begins
+            loss = loss + self.probe_weight * self.understand(hidden[:, -answers.shape[1] - 1], diagnoses)
+        return loss
 
     @torch.no_grad()
     def diagnose(self, images: Tensor, fields: Sequence[str] = FIELDS) -> list[Diagnosis | ParseFailure]:
-        """See :meth:`Reasoner.diagnose`. Greedy, and no further than the last line that ``fields`` ask for. An answer
-        that leaves out a severity or parameter it was asked for is a :class:`ParseFailure`."""
+        """See :meth:`Reasoner.diagnose`. Greedy, in the form of a diagnosis, and no further than the last line that
+        ``fields`` ask for."""
         Diagnosis().keep(fields)  # raises for fields that do not exist
-        prompt = self._prompt(images)
-        start = prompt["input_ids"].shape[1]
-        ends = self.tokenizer.convert_tokens_to_ids([END_OF_TURN, END_OF_TEXT])
-        config = GenerationConfig(
-            do_sample=False, max_new_tokens=self.max_tokens, eos_token_id=ends, pad_token_id=self.tokenizer.pad_token_id
-        )
+        answers = self.write(images, [self.form.write(fields) for _ in images])
+        texts = self.tokenizer.batch_decode([answer.tokens for answer in answers])
+        parsed = (parse(text.removesuffix(END_OF_TURN)) for text in texts)
+        return [answer.keep(fields) if isinstance(answer, Diagnosis) else answer for answer in parsed]
+
+    def write(self, images: Tensor, scripts: Sequence[Script]) -> list[Answer]:
+        """One answer a photo, each by its own script (see :mod:`rnr.models.form`). images: (B, 3, H, W) in [0, 1]."""
         training = self.model.training
         self.model.eval()  # gradient checkpointing would switch off the cache
         try:
-            stop = StoppingCriteriaList([_Written(self.tokenizer, start, fields)])
-            tokens = self.model.generate(
-                **prompt,
-                attention_mask=torch.ones_like(prompt["input_ids"]),
-                generation_config=config,
-                stopping_criteria=stop,
-            )
+            return write(self.model, read(self.model, self._prompt(images)), scripts)
         finally:
             self.model.train(training)
-        return [_read(text, fields) for text in self.tokenizer.batch_decode(tokens[:, start:])]
 
     def save(self, directory: Path) -> None:
         """A plain transformers folder, adapters merged, and the views and prompt in ``reasoner.json`` beside it."""
@@ -229,40 +227,6 @@ class Qwen3VLReasoner(Reasoner):
                 weight = state[f"{name}.weight"]
                 state[f"{name}.weight"] = weight + module.get_delta_weight("default").to(weight.dtype)
         return state
-
-
-class _Written(StoppingCriteria):
-    """Ends a photo's answer once all lines that were asked for are written."""
-
-    def __init__(self, tokenizer: Qwen2Tokenizer, start: int, fields: Sequence[str]) -> None:
-        self.tokenizer, self.start, self.fields = tokenizer, start, fields
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:  # transformers' signature
-        texts = self.tokenizer.batch_decode(input_ids[:, self.start :])
-        done = [text.count("\n") >= _lines(text, self.fields) for text in texts]
-        return torch.tensor(done, device=input_ids.device)
-
-
-def _lines(text: str, fields: Sequence[str]) -> int:
-    """How many lines of the answer that begins with ``text`` reach to the last of ``fields``."""
-    present = text.split("\n", 1)[0].count(" yes")
-    of_field = {"presence": 1, "severity": int(present > 0), "parameters": present, "scene": 1}
-    last = max(FIELDS.index(field) for field in fields)
-    return sum(of_field[field] for field in FIELDS[: last + 1])
-
-
-def _read(text: str, fields: Sequence[str]) -> Diagnosis | ParseFailure:
-    text = text.split(END_OF_TURN)[0].split(END_OF_TEXT)[0]
-    text = "\n".join(text.split("\n")[: _lines(text, fields)])
-    answer = parse(text)
-    if isinstance(answer, ParseFailure):
-        return answer
-    for kind in KINDS:
-        for key in quantities(type(answer[kind])) if answer[kind] else ():
-            field = "severity" if key == "severity" else "parameters"
-            if field in fields and getattr(answer[kind], key) is None:
-                return ParseFailure(text, f"the {key} of {kind} is missing")
-    return answer.keep(fields)
 
 
 def _settings(checkpoint: str) -> tuple[Views, str]:

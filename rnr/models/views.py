@@ -42,6 +42,11 @@ class Views:
         if not 0 < self.min_pixels <= self.max_pixels:
             raise ValueError(f"0 < min_pixels <= max_pixels must hold, got {self.min_pixels} and {self.max_pixels}")
 
+    @property
+    def count(self) -> int:
+        """V, the number of views."""
+        return 1 + self.tiles + self.chart
+
     def take(self, images: Tensor, unit: int) -> Tensor:
         """(B, V, 3, h, w) in [0, 1], h and w multiples of ``unit``. images: (B, 3, H, W) in [0, 1].
 

@@ -20,7 +20,7 @@ def tiny_reasoner(checkpoint: str | None = None) -> Qwen3VLReasoner:
     if checkpoint:
         return Qwen3VLReasoner(checkpoint=checkpoint)
     small = SmallReasoner(vision_depth=1, vision_width=64, text_depth=1, text_width=64, vocab_size=400)
-    return Qwen3VLReasoner(small=small, views=Views(size=32, tiles=1), max_tokens=24)
+    return Qwen3VLReasoner(small=small, views=Views(size=32, tiles=1))
 
 
 def tiny_restorer(checkpoint: str | None = None) -> CompactRestorer:

@@ -1,0 +1,128 @@
+"""Greedy decoding of a form, for a batch of photos at once and with no token run that is not needed.
+
+Fixed tokens are fed together with the choice before them, so the model runs once a choice and not once a token. Each
+photo follows a script of its own: in one pass every photo that is not done feeds all that it has up to its next choice,
+aligned on the right. What is only there for the sake of alignment is masked, for good.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, Qwen3VLForConditionalGeneration
+
+from rnr.models.form import Choice, Script
+
+
+@dataclass(frozen=True)
+class Question:
+    """A batch of B photos that was read up to where the answer begins: ``length`` tokens each, whose keys and values
+    ``cache`` holds. position: of the next token, the same for all."""
+
+    cache: DynamicCache
+    length: int
+    position: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was chosen, and log-probabilities (n,) of the n tokens that were allowed, in float32."""
+
+    choice: Choice
+    token: int
+    log_probabilities: Tensor
+
+
+@dataclass(frozen=True)
+class Answer:
+    """tokens: all of the text's. decisions: in the order in which they were taken."""
+
+    tokens: list[int] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+
+
+def read(model: Qwen3VLForConditionalGeneration, prompt: dict[str, Tensor]) -> Question:
+    """prompt: the model's inputs for B photos of one size, so that one photo's positions are everyone's."""
+    ids, grid = prompt["input_ids"], prompt["image_grid_thw"]
+    kinds = prompt["mm_token_type_ids"][:1]
+    positions, _ = model.model.get_rope_index(ids[:1], kinds, grid[: len(grid) // len(ids)])
+    cache = DynamicCache(config=model.config.text_config)
+    model.model(
+        input_ids=ids,
+        position_ids=positions.expand(-1, len(ids), -1),
+        pixel_values=prompt["pixel_values"],
+        image_grid_thw=grid,
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return Question(cache, ids.shape[1], int(positions.max()) + 1)
+
+
+def write(model: Qwen3VLForConditionalGeneration, question: Question, scripts: Sequence[Script]) -> list[Answer]:
+    """One answer a script; ``question.cache`` takes up what is written. Gradients flow through ``log_probabilities``
+    where they are enabled."""
+    device = question.cache.layers[0].keys.device
+    answers = [Answer() for _ in scripts]
+    choices = {row: next(script) for row, script in enumerate(scripts)}
+    pending = [choices[row].feed for row in range(len(scripts))]
+    positions = [question.position] * len(scripts)
+    seen = torch.ones(len(scripts), question.length, dtype=torch.bool, device=device)
+    while choices:
+        ids, fed, places = _align(pending, positions, device)
+        seen = torch.cat([seen, fed], dim=1)
+        hidden = model.model.language_model(
+            inputs_embeds=model.get_input_embeddings()(ids),
+            position_ids=places.expand(3, -1, -1),
+            attention_mask=_mask(seen, ids.shape[1]),
+            past_key_values=question.cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
+        positions = [place + len(tokens) for place, tokens in zip(positions, pending, strict=True)]
+        pending = [[] for _ in scripts]
+        for row, decision in _decide(model.lm_head(hidden), choices).items():
+            answers[row].tokens.extend([*decision.choice.feed, decision.token])
+            answers[row].decisions.append(decision)
+            try:
+                choices[row] = scripts[row].send(decision.token)
+                pending[row] = [decision.token, *choices[row].feed]
+            except StopIteration as stop:
+                del choices[row]
+                answers[row].tokens.extend(stop.value)
+    return answers
+
+
+def _align(pending: list[list[int]], positions: list[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids, whether they are any, and their positions, (B, Q) each, aligned on the right."""
+    width = max(map(len, pending))
+    ids = [[0] * (width - len(tokens)) + tokens for tokens in pending]
+    fed = [[False] * (width - len(tokens)) + [True] * len(tokens) for tokens in pending]
+    places = [
+        [max(0, start + i - (width - len(tokens))) for i in range(width)]
+        for start, tokens in zip(positions, pending, strict=True)
+    ]
+    return torch.tensor(ids, device=device), torch.tensor(fed, device=device), torch.tensor(places, device=device)
+
+
+def _mask(seen: Tensor, width: int) -> Tensor:
+    """(B, 1, Q, K): what each of the last Q = ``width`` tokens of ``seen`` (B, K) may look at."""
+    mask = seen[:, None, None, :].repeat(1, 1, width, 1)
+    mask[..., -width:] &= torch.ones(width, width, dtype=torch.bool, device=seen.device).tril()
+    mask[..., 0] = True  # tokens that are masked themselves have to see something, or they turn to NaN
+    return mask
+
+
+def _decide(logits: Tensor, choices: dict[int, Choice]) -> dict[int, Decision]:
+    """The most likely of what is allowed, for each row (photo) that has a choice to make. logits: (B, vocabulary)."""
+    rows = list(choices)
+    allowed = torch.nn.utils.rnn.pad_sequence(
+        [choices[row].allowed for row in rows], batch_first=True, padding_value=-1
+    ).to(logits.device)
+    scores = logits[rows].float().gather(1, allowed.clamp(min=0)).masked_fill(allowed < 0, float("-inf"))
+    scores = scores.log_softmax(dim=1)
+    best = scores.argmax(dim=1, keepdim=True)
+    tokens = allowed.gather(1, best).squeeze(1).tolist()
+    return {
+        row: Decision(choices[row], token, scores[i, : len(choices[row].allowed)])
+        for i, (row, token) in enumerate(zip(rows, tokens, strict=True))
+    }
