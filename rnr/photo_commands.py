@@ -14,12 +14,14 @@ from rich.progress import track
 from safetensors import SafetensorError
 from torch import Tensor
 
+from rnr.data import presets
 from rnr.data.dataset import seed_of
 from rnr.data.depth import depth_of
 from rnr.data.photos import Photo, PhotoError, find_photos, open_photo, photo_at, save_photo, shipped_photos
 from rnr.degradation import Degrader
 from rnr.diagnosis import KINDS, Diagnosis, ParseFailure, files, render, truth
 from rnr.diagnosis.edit import with_severity
+from rnr.figures import contact_sheet, save_figure
 from rnr.metrics.restoration import as_saved, psnr, ssim
 from rnr.pipeline import ReasonAndRestore
 
@@ -31,15 +33,24 @@ def degrade(argv: Sequence[str]) -> int:
     parser = _parser("degrade", "Degrade clean photos by the model of Eq. 1 and write what was applied.")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder; each photo gets DIR/<stem>/")
     parser.add_argument("--seed", type=int, default=0, help="of the degradations drawn (default 0)")
+    parser.add_argument(
+        "--preset", default="paper", metavar="NAME",
+        help=f"priors to draw from: {', '.join(presets.names())}, or a YAML file (default paper)",
+    )  # fmt: skip
     parser.add_argument("--diagnosis", type=Path, help="apply exactly the parameters of this diagnosis.json")
+    parser.add_argument("--sheet", action="store_true", help="also write sheet.png: each degradation, faint to worst")
     args = parser.parse_args(argv)
     given = _load(parser, args.diagnosis)
+    try:
+        degrader = presets.load(args.preset)
+    except ValueError as error:
+        parser.exit(2, f"error: {error}\n")
 
     def one(photo: Photo, image: Tensor, folder: Path) -> None:
         depth = _depth(photo, image)[None]
         seed = seed_of(args.seed, photo.path.name)
         if given is None:
-            drawn = Degrader().sample([torch.Generator().manual_seed(seed)])
+            drawn = degrader.sample([torch.Generator().manual_seed(seed)])
         else:
             drawn = truth.degradation([given], depth, [seed % 2**31])
         degraded = Degrader.apply(image[None], depth, drawn)
@@ -48,6 +59,8 @@ def degrade(argv: Sequence[str]) -> int:
         save_photo(degraded.image[0], folder / "degraded.png")
         scene = photo.scene if given is None else given.scene
         files.save(truth.diagnoses(degraded, [scene])[0], folder / "diagnosis.json")
+        if args.sheet:
+            contact_sheet(image, depth[0], degrader, args.seed).savefig(folder / "sheet.png", dpi=110)
 
     return _each(args.photos, one, args.output)
 
@@ -149,28 +162,6 @@ def demo(argv: Sequence[str]) -> int:
     print(f"gain      {after[0] - before[0]:+6.2f} dB  SSIM {after[1] - before[1]:+.4f}")
     print(f"\nfigure: {args.output / 'figure.png'}")
     return 0
-
-
-def save_figure(panels: Sequence[tuple[str, Tensor]], diagnosis: Diagnosis | None, path: Path) -> None:
-    """Panels (title, (3, H, W) in [0, 1]) side by side over the text of the diagnosis."""
-    import textwrap
-
-    from matplotlib.figure import Figure
-
-    height, width = panels[0][1].shape[-2:]
-    text = "no diagnosis" if diagnosis is None else render(diagnosis)
-    text = "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, 54 * len(panels)))
-    aspect = min(max(height / width, 0.2), 3.0)
-    picture, words = 5 * aspect + 0.4, 0.18 * (text.count("\n") + 1) + 0.2
-    figure = Figure(figsize=(5 * len(panels), picture + words), layout="constrained")
-    photos, note = figure.subfigures(2, 1, height_ratios=(picture, words))
-    for axes, (title, image) in zip(photos.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        shrink = max(1, max(image.shape[-2:]) // 1200)  # a figure of 50 megapixels serves nobody
-        axes.imshow(image[:, ::shrink, ::shrink].clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
-        axes.set_title(title)
-        axes.axis("off")
-    note.text(0.02, 0.95, text, va="top", family="monospace", fontsize=8, parse_math=False)
-    figure.savefig(path, dpi=110)
 
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
