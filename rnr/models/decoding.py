@@ -3,6 +3,10 @@
 Fixed tokens are fed together with the choice before them, so the model runs once a choice and not once a token. Each
 photo follows a script of its own: in one pass every photo that is not done feeds all that it has up to its next choice,
 aligned on the right. What is only there for the sake of alignment is masked, for good.
+
+Of a number, greedy decoding sees one digit after the other and never what would have followed another digit. Where that
+is asked for, a digit's rivals run along with it in the same pass, each seeing what stands before and itself alone, and
+are masked afterwards: so each choice also knows its :attr:`Decision.rivals`.
 """
 
 from collections.abc import Sequence
@@ -12,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, Qwen3VLForConditionalGeneration
 
-from rnr.models.form import Choice, Script
+from rnr.models.form import Choice, Form, Script
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Decision:
-    """What was chosen, and log-probabilities (n,) of the n tokens that were allowed, in float32."""
+    """What was chosen, and log-probabilities (n,) of the n tokens that were allowed, in float32.
+
+    rivals: for digits that were not chosen, the log-probabilities of what may follow them, as :meth:`Form.after` has it;
+    only where asked for, and where the next digit follows at once.
+    """
 
     choice: Choice
     token: int
     log_probabilities: Tensor
+    rivals: dict[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,55 +68,72 @@ def read(model: Qwen3VLForConditionalGeneration, prompt: dict[str, Tensor]) -> Q
     return Question(cache, ids.shape[1], int(positions.max()) + 1)
 
 
-def write(model: Qwen3VLForConditionalGeneration, question: Question, scripts: Sequence[Script]) -> list[Answer]:
-    """One answer a script; ``question.cache`` takes up what is written. Gradients flow through ``log_probabilities``
-    where they are enabled."""
+def write(
+    model: Qwen3VLForConditionalGeneration, question: Question, scripts: Sequence[Script], form: Form | None = None
+) -> list[Answer]:
+    """One answer a script; ``question.cache`` takes up what is written. ``form``: given, rivals are looked at too.
+    Gradients flow through log-probabilities where they are enabled."""
     device = question.cache.layers[0].keys.device
     answers = [Answer() for _ in scripts]
     choices = {row: next(script) for row, script in enumerate(scripts)}
     pending = [choices[row].feed for row in range(len(scripts))]
     positions = [question.position] * len(scripts)
     seen = torch.ones(len(scripts), question.length, dtype=torch.bool, device=device)
+    rivals: dict[int, list[int]] = {}
     while choices:
-        ids, fed, places = _align(pending, positions, device)
+        ids, fed, places = _align(pending, positions, rivals, device)
         seen = torch.cat([seen, fed], dim=1)
         hidden = model.model.language_model(
             inputs_embeds=model.get_input_embeddings()(ids),
             position_ids=places.expand(3, -1, -1),
-            attention_mask=_mask(seen, ids.shape[1]),
+            attention_mask=_mask(seen, ids.shape[1], list(rivals)),
             past_key_values=question.cache,
             use_cache=True,
-        ).last_hidden_state[:, -1]
+        ).last_hidden_state
+        for row, tokens in rivals.items():
+            logits = model.lm_head(hidden[row, -1 - len(tokens) : -1]).float()
+            for token, scores in zip(tokens, logits, strict=True):
+                following = form.after(answers[row].decisions[-1].choice.place, token)
+                answers[row].decisions[-1].rivals[token] = scores[following.to(device)].log_softmax(dim=0)
         positions = [place + len(tokens) for place, tokens in zip(positions, pending, strict=True)]
-        pending = [[] for _ in scripts]
-        for row, decision in _decide(model.lm_head(hidden), choices).items():
+        pending, rivals = [[] for _ in scripts], {}
+        for row, decision in _decide(model.lm_head(hidden[:, -1]), choices).items():
             answers[row].tokens.extend([*decision.choice.feed, decision.token])
             answers[row].decisions.append(decision)
             try:
                 choices[row] = scripts[row].send(decision.token)
                 pending[row] = [decision.token, *choices[row].feed]
+                if form is not None and choices[row].place.continues(decision.choice.place) and not choices[row].feed:
+                    others = decision.choice.allowed.tolist()
+                    rivals[row] = [t for t in others if t != decision.token and len(form.after(decision.choice.place, t))]
             except StopIteration as stop:
                 del choices[row]
                 answers[row].tokens.extend(stop.value)
     return answers
 
 
-def _align(pending: list[list[int]], positions: list[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids, whether they are any, and their positions, (B, Q) each, aligned on the right."""
-    width = max(map(len, pending))
-    ids = [[0] * (width - len(tokens)) + tokens for tokens in pending]
-    fed = [[False] * (width - len(tokens)) + [True] * len(tokens) for tokens in pending]
-    places = [
-        [max(0, start + i - (width - len(tokens))) for i in range(width)]
-        for start, tokens in zip(positions, pending, strict=True)
-    ]
+def _align(
+    pending: list[list[int]], positions: list[int], rivals: dict[int, list[int]], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids, whether they are to stay, and their positions, (B, Q) each, aligned on the right. A photo's rivals stand
+    before its one pending token, at the same position as it."""
+    width = max(len(tokens) + len(rivals.get(row, ())) for row, tokens in enumerate(pending))
+    ids, fed, places = [], [], []
+    for row, (tokens, start) in enumerate(zip(pending, positions, strict=True)):
+        others = rivals.get(row, [])
+        fill = width - len(tokens) - len(others)
+        ids.append([0] * fill + others + tokens)
+        fed.append([False] * (fill + len(others)) + [True] * len(tokens))
+        places.append([0] * fill + [start] * len(others) + [start + i for i in range(len(tokens))])
     return torch.tensor(ids, device=device), torch.tensor(fed, device=device), torch.tensor(places, device=device)
 
 
-def _mask(seen: Tensor, width: int) -> Tensor:
-    """(B, 1, Q, K): what each of the last Q = ``width`` tokens of ``seen`` (B, K) may look at."""
+def _mask(seen: Tensor, width: int, alone: list[int]) -> Tensor:
+    """(B, 1, Q, K): what each of the last Q = ``width`` tokens of ``seen`` (B, K) may look at; in the rows ``alone``
+    each of them sees itself and none of the others."""
     mask = seen[:, None, None, :].repeat(1, 1, width, 1)
     mask[..., -width:] &= torch.ones(width, width, dtype=torch.bool, device=seen.device).tril()
+    mask[alone, ..., -width:] = torch.eye(width, dtype=torch.bool, device=seen.device)
     mask[..., 0] = True  # tokens that are masked themselves have to see something, or they turn to NaN
     return mask
 

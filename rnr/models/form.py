@@ -35,6 +35,10 @@ class Place:
     index: int = 0
     prefix: str = ""
 
+    def continues(self, other: "Place") -> bool:
+        """Whether this is a later digit of the number that ``other`` belongs to."""
+        return bool(self.prefix) and (self.kind, self.key, self.index) == (other.kind, other.key, other.index)
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -59,6 +63,7 @@ class Form:
         # With few merges a sign's space is a token of its own, and fed.
         self.before_sign, self.signs = self.tokens(" +")[:-1], {sign: self.tokens(f" {sign}")[-1] for sign in "+-"}
         self.digits = [self._single(digit) for digit in "0123456789"]
+        self._characters = {token: c for c, token in [*self.signs.items(), *zip("0123456789", self.digits, strict=True)]}
         special = set(tokenizer.all_special_ids) | {int(i) for i in tokenizer.added_tokens_decoder}
         texts = {i: tokenizer.decode([i]) for i in range(len(tokenizer)) if i not in special}
         begin = [i for i, text in texts.items() if text == " " or (text[:1] == " " and _is_word(text[1:]))]
@@ -68,6 +73,16 @@ class Form:
         self.begin, self.letters = torch.tensor(begin), torch.tensor(more)
         self.within, self.anything = torch.tensor([*more, self.end]), torch.tensor([*begin, *more, self.end])
         self._begins = frozenset(begin)
+
+    def after(self, place: Place, token: int) -> Tensor:
+        """(n,) int64: the digits that may follow if ``token`` is chosen at ``place`` of a number, in rising order; empty if
+        a point comes next or nothing."""
+        following = next_characters(_quantity(place.kind, place.key), place.prefix + self.character(token)) or "."
+        return torch.tensor([] if following == "." else [self.digits[int(c)] for c in following], dtype=torch.int64)
+
+    def character(self, token: int) -> str:
+        """The digit or sign that ``token`` is."""
+        return self._characters[token]
 
     def write(self, fields: Sequence[str]) -> Script:
         """The form up to the last line that ``fields`` ask for."""

@@ -12,14 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from rnr.diagnosis import FIELDS, Diagnosis, ParseFailure
+from rnr.diagnosis.examination import Examination
 
 
 class Reasoner(nn.Module, ABC):
     """Looks at photos and writes their diagnoses (section 3.1)."""
 
     @abstractmethod
-    def diagnose(self, images: Tensor, fields: Sequence[str] = FIELDS) -> list[Diagnosis | ParseFailure]:
-        """One diagnosis a photo. images: (B, 3, H, W) in [0, 1]. Only ``fields`` are asked for. No gradient."""
+    def examine(self, images: Tensor, fields: Sequence[str] = FIELDS) -> list[Examination | ParseFailure]:
+        """One diagnosis a photo, with how sure it is. images: (B, 3, H, W) in [0, 1]. Only ``fields`` are asked for. No
+        gradient."""
 
     @abstractmethod
     def loss(self, images: Tensor, diagnoses: Sequence[Diagnosis]) -> Tensor:
@@ -29,11 +31,16 @@ class Reasoner(nn.Module, ABC):
     def save(self, directory: Path) -> None:
         """Writes all that ``checkpoint`` of the class needs, weights as safetensors."""
 
+    def diagnose(self, images: Tensor, fields: Sequence[str] = FIELDS) -> list[Diagnosis | ParseFailure]:
+        """The diagnoses of :meth:`examine` alone."""
+        found = self.examine(images, fields)
+        return [answer.diagnosis if isinstance(answer, Examination) else answer for answer in found]
+
     def severities(self, images: Tensor) -> Tensor:
-        """(B, 4): the severity of each of ``KINDS`` in [1, 100], 0 where absent; a row of NaN where the answer does
-        not parse. images: (B, 3, H, W) in [0, 1]. No gradient."""
-        answers = self.diagnose(images, fields=("presence", "severity"))
-        rows = [(float("nan"),) * 4 if isinstance(answer, ParseFailure) else answer.severities for answer in answers]
+        """(B, 4): the expected severity of each of ``KINDS``, 0 to 100 (see :attr:`Examination.severities`); a row of NaN
+        where the answer does not parse. images: (B, 3, H, W) in [0, 1]. No gradient."""
+        answers = self.examine(images, fields=("presence", "severity"))
+        rows = [answer.severities if isinstance(answer, Examination) else (float("nan"),) * 4 for answer in answers]
         return torch.tensor(rows, dtype=torch.float32, device=images.device)
 
 

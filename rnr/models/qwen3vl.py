@@ -21,8 +21,10 @@ from transformers import Qwen2Tokenizer, Qwen3VLForConditionalGeneration
 from transformers.utils import cached_file
 
 from rnr.diagnosis import FIELDS, Diagnosis, ParseFailure, parse, render
+from rnr.diagnosis.examination import Examination
 from rnr.diagnosis.prompt import FULL, SHORT
 from rnr.models.decoding import Answer, read, write
+from rnr.models.estimates import examination
 from rnr.models.form import Form, Script
 from rnr.models.interfaces import Reasoner
 from rnr.models.patches import patchify
@@ -133,21 +135,27 @@ class Qwen3VLReasoner(Reasoner):
         return loss
 
     @torch.no_grad()
-    def diagnose(self, images: Tensor, fields: Sequence[str] = FIELDS) -> list[Diagnosis | ParseFailure]:
-        """See :meth:`Reasoner.diagnose`. Greedy, in the form of a diagnosis, and no further than the last line that
-        ``fields`` ask for."""
+    def examine(self, images: Tensor, fields: Sequence[str] = FIELDS) -> list[Examination | ParseFailure]:
+        """See :meth:`Reasoner.examine`. Words are greedy, numbers the expectation over what their digits might have been;
+        written in the form of a diagnosis, and no further than the last line that ``fields`` ask for."""
         Diagnosis().keep(fields)  # raises for fields that do not exist
-        answers = self.write(images, [self.form.write(fields) for _ in images])
+        answers = self.write(images, [self.form.write(fields) for _ in images], self.form)
         texts = self.tokenizer.batch_decode([answer.tokens for answer in answers])
-        parsed = (parse(text.removesuffix(END_OF_TURN)) for text in texts)
-        return [answer.keep(fields) if isinstance(answer, Diagnosis) else answer for answer in parsed]
+        found = []
+        for answer, text in zip(answers, texts, strict=True):
+            written = parse(text.removesuffix(END_OF_TURN))
+            if isinstance(written, Diagnosis):
+                written = examination(answer, written.keep(fields), self.form)
+            found.append(written)
+        return found
 
-    def write(self, images: Tensor, scripts: Sequence[Script]) -> list[Answer]:
-        """One answer a photo, each by its own script (see :mod:`rnr.models.form`). images: (B, 3, H, W) in [0, 1]."""
+    def write(self, images: Tensor, scripts: Sequence[Script], form: Form | None = None) -> list[Answer]:
+        """One answer a photo, each by its own script (see :func:`rnr.models.decoding.write`). images: (B, 3, H, W) in
+        [0, 1]."""
         training = self.model.training
         self.model.eval()  # gradient checkpointing would switch off the cache
         try:
-            return write(self.model, read(self.model, self._prompt(images)), scripts)
+            return write(self.model, read(self.model, self._prompt(images)), scripts, form)
         finally:
             self.model.train(training)
 

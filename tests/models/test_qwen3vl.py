@@ -7,8 +7,9 @@ import torch
 from transformers import Qwen2Tokenizer, Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from rnr.diagnosis import FIELDS, Diagnosis, Fog, Noise, Rain, Shake, render
+from rnr.diagnosis import FIELDS, KINDS, Diagnosis, Fog, Noise, Rain, Shake, parse, render
 from rnr.diagnosis.prompt import FULL, SHORT
+from rnr.diagnosis.vector import encode
 from rnr.models.qwen3vl import Qwen3VLReasoner
 from rnr.models.small_reasoner import SmallReasoner, cosine_filters
 from rnr.models.tokenizer import END_OF_TURN
@@ -35,6 +36,18 @@ def photos(count, height=40, width=48, seed=0):
 def tiny(**arguments):
     torch.manual_seed(0)
     return Qwen3VLReasoner(small=TINY, views=VIEWS, **arguments)
+
+
+def said(reasoner, images, fields=FIELDS):
+    """The greedy text, as a diagnosis."""
+    answers = reasoner.write(images, [reasoner.form.write(fields) for _ in images])
+    return [parse(reasoner.tokenizer.decode(answer.tokens).removesuffix(END_OF_TURN)) for answer in answers]
+
+
+def off(found, truth):
+    """The mean difference between diagnoses, as numbers of about unit size."""
+    like = torch.zeros(())
+    return (encode(found, like) - encode(truth, like)).abs().mean().item()
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +84,19 @@ def public(tmp_path_factory):
 def test_learns_by_heart_and_says_it_word_for_word(learned):
     reasoner, losses = learned
     assert losses[-1] < 0.05 < 3 < losses[0]
-    assert reasoner.diagnose(photos(3)) == TRUTH
+    assert said(reasoner, photos(3)) == TRUTH
+    # Numbers are expectations: what little chance is left to other digits moves them a little.
+    assert off(reasoner.diagnose(photos(3)), TRUTH) < 0.01
+
+
+def test_an_examination_says_how_sure_it_is(learned):
+    for examined, truth in zip(learned[0].examine(photos(3)), TRUTH, strict=True):
+        for kind in KINDS:
+            assert (examined.presence[kind] > 0.98) == (truth[kind] is not None)
+            assert (examined.presence[kind] < 0.02) == (truth[kind] is None)
+            if truth[kind] is not None:
+                low, high = examined.intervals[kind]["severity"][0]
+                assert low - 0.1 < truth[kind].severity < high + 0.1 < low + 5
 
 
 @pytest.mark.parametrize(
@@ -79,7 +104,8 @@ def test_learns_by_heart_and_says_it_word_for_word(learned):
 )
 def test_says_what_it_is_asked_and_stops_there(learned, fields):
     reasoner, _ = learned
-    assert reasoner.diagnose(photos(3), fields) == [truth.keep(fields) for truth in TRUTH]
+    assert [answer.keep(fields) for answer in said(reasoner, photos(3), fields)] == [t.keep(fields) for t in TRUTH]
+    assert off(reasoner.diagnose(photos(3), fields), [truth.keep(fields) for truth in TRUTH]) < 0.01
     lines = render(TRUTH[0], FIELDS[: FIELDS.index(fields[-1]) + 1])
     end = END_OF_TURN * ("scene" in fields)
     [answer] = reasoner.write(photos(3)[:1], [reasoner.form.write(fields)])
@@ -130,9 +156,11 @@ def test_writing_equals_plain_greedy_decoding_under_the_same_grammar(learned, fi
         assert set(ids[len(answer.tokens) :]) <= {reasoner.form.end, reasoner.tokenizer.pad_token_id}
 
 
-def test_severities_are_those_of_the_text(learned):
+def test_severities_are_those_of_the_text_up_to_what_is_not_sure(learned):
     expected = torch.tensor([truth.severities for truth in TRUTH])
-    assert torch.equal(learned[0].severities(photos(3)), expected)
+    found = learned[0].severities(photos(3))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.5)
+    assert len(found.unique()) == found.numel(), "continuous: no ties"
 
 
 def test_an_answer_does_not_depend_on_the_batch(learned):
@@ -202,7 +230,7 @@ def test_even_an_untrained_model_writes_nothing_but_diagnoses(seed):
         answers = reasoner.diagnose(images)
         assert all(isinstance(answer, Diagnosis) for answer in answers), answers
         scores = reasoner.severities(images)
-        assert ((scores == 0) | ((scores >= 1) & (scores <= 100))).all()
+        assert ((scores > 0) & (scores <= 100)).all()
 
 
 def test_fields_that_do_not_exist_are_refused():
@@ -232,7 +260,7 @@ def test_saves_and_reloads_the_same(learned, tmp_path):
     loaded = Qwen3VLReasoner(checkpoint=str(tmp_path))
     assert (loaded.views, loaded.prompt) == (VIEWS, SHORT)
     assert torch.equal(loaded.loss(images, TRUTH), reasoner.loss(images, TRUTH))
-    assert loaded.diagnose(images) == TRUTH
+    assert loaded.diagnose(images) == reasoner.diagnose(images)
     assert (tmp_path / "model.safetensors").exists()
     assert json.loads((tmp_path / "reasoner.json").read_text())["views"]["size"] == 32
 

@@ -1,0 +1,35 @@
+"""A diagnosis and how sure it is: the chance that each degradation is there, and an interval for each of its numbers."""
+
+from dataclasses import dataclass, field
+
+from rnr.diagnosis.types import KINDS, Diagnosis
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What a reasoner makes of one photo.
+
+    diagnosis: its numbers are expectations where the reasoner weighs several. presence: for each of ``KINDS`` the chance
+    in [0, 1] that it is there; the diagnosis says yes from 1/2 on. intervals: for the quantities of what is there
+    (``{"fog": {"severity": [(48, 63)], "atmospheric_light": [R, G, B]}}``), between which values the middle 90 % of the
+    probability lie; those of an angle may reach beyond its period.
+    """
+
+    diagnosis: Diagnosis
+    presence: dict[str, float]
+    intervals: dict[str, dict[str, list[Interval]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if set(self.presence) != set(KINDS) or not all(0 <= chance <= 1 for chance in self.presence.values()):
+            raise ValueError(f"presence must give a chance in [0, 1] for each of {', '.join(KINDS)}, got {self.presence}")
+
+    @property
+    def severities(self) -> tuple[float, float, float, float]:
+        """The expected severity of each of ``KINDS``, absence as 0: the chance that it is there times its severity if it
+        is, that of the faintest, 1, for what the diagnosis calls absent. Continuous, and without ties (section 3.3)."""
+        return tuple(
+            self.presence[kind] * (1.0 if severity == 0 else severity)
+            for kind, severity in zip(KINDS, self.diagnosis.severities, strict=True)
+        )
