@@ -35,13 +35,15 @@ class KindFigures(NamedTuple):
 
 
 class ParameterFigures(NamedTuple):
-    """``mae``: mean absolute error in ``unit`` over the ``photos`` where the degradation is both there and found."""
+    """``mae``: mean absolute error in ``unit`` over the ``photos`` where the degradation is both there and found;
+    ``mae_of_mean``: of always answering the mean of the true values of these very photos."""
 
     kind: str
     parameter: str
     unit: str
     photos: int
     mae: float
+    mae_of_mean: float
 
 
 class DiagnosisFigures(NamedTuple):
@@ -163,9 +165,19 @@ def _kind_figures(kind: str, predicted: Tensor, truth: Tensor) -> KindFigures:
 
 
 def _parameter_figures(kind: str, key: str, spec: Quantity, predicted: Tensor, truth: Tensor) -> ParameterFigures:
-    error = absolute_error(_columns(predicted, kind, key), _columns(truth, kind, key), spec).mean(dim=1)
+    said, actual = _columns(predicted, kind, key), _columns(truth, kind, key)
+    error = absolute_error(said, actual, spec).mean(dim=1)
     stated = ~error.isnan()
-    return ParameterFigures(kind, key, spec.unit, int(stated.sum()), error[stated].mean().item())
+    rival = absolute_error(_mean(actual[stated], spec), actual[stated], spec)
+    return ParameterFigures(kind, key, spec.unit, int(stated.sum()), error[stated].mean().item(), rival.mean().item())
+
+
+def _mean(values: Tensor, spec: Quantity) -> Tensor:
+    """(count,) of values (n, count): of lines' directions that of the mean vector, in degrees."""
+    if not spec.period:
+        return values.mean(dim=0)
+    turn = torch.deg2rad(values * (360 / spec.period))
+    return torch.rad2deg(torch.atan2(turn.sin().mean(dim=0), turn.cos().mean(dim=0))) * (spec.period / 360) % spec.period
 
 
 def _rank_correlation(a: Tensor, b: Tensor) -> float:

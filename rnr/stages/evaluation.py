@@ -17,6 +17,7 @@ from rnr.diagnosis import Diagnosis, ParseFailure
 from rnr.metrics.diagnosis import DiagnosisFigures, DiagnosisMetrics
 from rnr.metrics.intervals import paired_interval
 from rnr.metrics.restoration import SSIM_WINDOW, psnr, ssim
+from rnr.metrics.scenes import scene_figures
 
 Rows = list[dict[str, Any]]
 
@@ -27,6 +28,7 @@ class Evaluation:
 
     photos: Rows = field(default_factory=list)
     diagnosis: DiagnosisMetrics = field(default_factory=DiagnosisMetrics)
+    scenes: list[tuple[str | None, str | None]] = field(default_factory=list)
 
     def add(
         self,
@@ -44,6 +46,8 @@ class Evaluation:
         ]
         if predicted is not None:
             self.diagnosis.update(predicted, batch.truth)
+            said = (answer.scene if isinstance(answer, Diagnosis) else None for answer in predicted)
+            self.scenes += zip(said, (truth.scene for truth in batch.truth), strict=True)
 
     def mean(self, key: str) -> float:
         values = [row[key] for row in self.photos if not math.isnan(row[key])]
@@ -79,6 +83,8 @@ class Evaluation:
             {
                 "": kind.kind,
                 "present": kind.photos,
+                "precision": _number(kind.precision, 3),
+                "recall": _number(kind.recall, 3),
                 "F1": _number(kind.f1, 3),
                 "F1 of always-yes": _number(kind.f1_of_always_yes, 3),
                 "severity MAE": _number(kind.severity_mae, 1),
@@ -86,6 +92,20 @@ class Evaluation:
                 "rank correlation": _number(kind.severity_rank_correlation, 2),
             }
             for kind in figures.kinds
+        ]
+
+    def scene_rows(self) -> Rows:
+        """What is said of the clean scenes, beside another photo's reference; none if no scene is said and known."""
+        scenes = scene_figures([said for said, _ in self.scenes], [known for _, known in self.scenes])
+        if not scenes.photos:
+            return []
+        return [
+            {
+                "photos": scenes.photos,
+                "chrF": _number(scenes.overlap, 3),
+                "chrF of another's": _number(scenes.overlap_of_another, 3),
+                "forbidden": f"{scenes.forbidden:.1%}",
+            }
         ]
 
     def report(self, directory: Path | None) -> None:
@@ -98,9 +118,17 @@ class Evaluation:
             title = f"Diagnosis, {figures.photos} photos, {figures.parse_rate:.0%} of answers parse"
             titles[title] = self.diagnosis_rows()
             titles["Parameters of what is there and found"] = [
-                {"": f"{p.kind} {p.parameter}", "photos": p.photos, "MAE": _number(p.mae, 4), "unit": p.unit}
+                {
+                    "": f"{p.kind} {p.parameter}",
+                    "photos": p.photos,
+                    "MAE": _number(p.mae, 4),
+                    "MAE of the mean": _number(p.mae_of_mean, 4),
+                    "unit": p.unit,
+                }
                 for p in figures.parameters
             ]
+            if rows := self.scene_rows():
+                titles["Scenes: chrF to the reference, and words of degradation"] = rows
         for title, rows in titles.items():
             show(title, rows)
         if directory is not None:
