@@ -1,4 +1,4 @@
-"""The ``rnr`` command: its own commands for photos, and LightningCLI's for training and evaluation."""
+"""The ``rnr`` command: its own commands for photos and data, and LightningCLI's for training and evaluation."""
 
 import sys
 
@@ -7,6 +7,11 @@ PHOTO_COMMANDS = {
     "degrade": "put clean photos through the degradation model of Eq. 1",
     "diagnose": "say what is wrong with photos, in words and numbers",
     "restore": "diagnose photos and repair them accordingly",
+}
+DATA_COMMANDS = {
+    "dataset": "build sets of degraded photos with all that was applied, and check them",
+    "depth": "estimate the depth of photos, once, for the fog",
+    "scenes": "describe clean photos in words by a vision-language model, or check descriptions",
 }
 STAGE_COMMANDS = {
     "fit": "train a stage: rnr fit --config lightning_configs/reasoner_sft.yaml",
@@ -27,6 +32,14 @@ def main() -> None:
         from rnr import photo_commands
 
         sys.exit(getattr(photo_commands, name)(rest))
+    elif name == "dataset":
+        from rnr import dataset_commands
+
+        sys.exit(dataset_commands.dataset(rest))
+    elif name in DATA_COMMANDS:
+        from rnr import data_commands
+
+        sys.exit(getattr(data_commands, name)(rest))
     elif name in STAGE_COMMANDS:
         from rnr import stage_commands
 
@@ -42,7 +55,12 @@ def main() -> None:
 
 def _help() -> str:
     lines = ["usage: rnr COMMAND ...", "", "Reason and Restore: diagnose what is wrong with a photo, then repair it."]
-    groups = {"photos": PHOTO_COMMANDS, "training and evaluation": STAGE_COMMANDS, "the paper": PAPER_COMMANDS}
+    groups = {
+        "photos": PHOTO_COMMANDS,
+        "data": DATA_COMMANDS,
+        "training and evaluation": STAGE_COMMANDS,
+        "the paper": PAPER_COMMANDS,
+    }
     for title, commands in groups.items():
         lines += ["", f"{title}:", *(f"  {name:<10} {text}" for name, text in commands.items())]
     return "\n".join([*lines, "", "rnr COMMAND --help says more."])

@@ -1,24 +1,40 @@
 """The one DataModule of all stages: integers from the loader, degradation on the device (``on_after_batch_transfer``)."""
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from rnr.data import presets
+from rnr.data import pairs, presets
 from rnr.data.batch import CleanBatch, DegradedBatch, RealBatch
-from rnr.data.dataset import PhotoDataset, TrainBatches, WholePhotoBatches, collate, seed_of
-from rnr.data.photos import Photo, find_photos, shipped_photos
+from rnr.data.dataset import (
+    PhotoDataset,
+    TrainBatches,
+    WholeBatches,
+    WholePhotoBatches,
+    collate,
+    rank_and_world,
+    seed_of,
+)
+from rnr.data.layouts import photos_in
+from rnr.data.pairs import Pair, PairBatch, PairDataset, PairStream, pairs_in
+from rnr.data.photos import Photo, shipped_photos
 from rnr.degradation import Degrader
 from rnr.diagnosis.truth import diagnoses
+
+Photos = list[Photo] | list[Pair]
+"""To degrade, or degraded already."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Folders of clean photos for each split, and of real degraded ones for ``predict``. None: what scikit-image ships.
+    """Clean photos for each split, and real degraded ones for ``predict``. None: what scikit-image ships.
+
+    A source is a folder of one's own, a published set (``reside:FOLDER``, ``ots:FOLDER``, ``scenes:FOLDER``, see
+    :mod:`rnr.data.layouts`) or, but for ``predict``, a built set (:mod:`rnr.data.built`): its photos are degraded
+    already, and the DataModule's degraders, seeds and ``eval_draws`` do not apply to them.
 
     Without ``val`` the last ``val_share`` of each training folder is held out: photos taken one after the other often
     show the same room, so neighbours stay together.
@@ -85,51 +101,51 @@ class DegradationDataModule(LightningDataModule):
         self.eval_degrader = presets.load(eval_degrader) if isinstance(eval_degrader, str) else eval_degrader
         self.seed, self.eval_seed = seed, eval_seed
         self.num_workers, self.cache_bytes = num_workers, int(cache_gb * 2**30)
-        self.sets: dict[str, PhotoDataset] = {}
+        self.sets: dict[str, PhotoDataset | PairDataset] = {}
 
     def setup(self, stage: str) -> None:
         """Finds the photos of the splits that ``stage`` needs. Raises ``PhotoError`` for a folder without any."""
         if stage == "fit" and "train" not in self.sets:
             train, val = self._training_photos()
-            self.sets["train"] = PhotoDataset(train, self.seed, self.cache_bytes)
-            self.sets["val"] = PhotoDataset(self._limited(val), self.eval_seed)
+            self.sets["train"] = _dataset(train, self.seed, self.cache_bytes)
+            self.sets["val"] = _dataset(self._limited(val), self.eval_seed)
         if stage == "validate" and "val" not in self.sets:
-            self.sets["val"] = PhotoDataset(self._limited(self._training_photos()[1]), self.eval_seed)
+            self.sets["val"] = _dataset(self._limited(self._training_photos()[1]), self.eval_seed)
         if stage == "test" and "test" not in self.sets:
-            photos = _all_photos(self.sources.test) if self.sources.test else shipped_photos("test")
-            self.sets["test"] = PhotoDataset(self._limited(photos), self.eval_seed)
+            self.sets["test"] = _dataset(self._limited(_all(self.sources.test, "test")), self.eval_seed)
         if stage == "predict" and "predict" not in self.sets:
-            photos = _all_photos(self.sources.predict) if self.sources.predict else shipped_photos("test")
-            self.sets["predict"] = PhotoDataset(photos, self.eval_seed)
+            found = photos_in(self.sources.predict, "predict") if self.sources.predict else [shipped_photos("test")]
+            self.sets["predict"] = _dataset(_joined(found), self.eval_seed)
 
-    def _training_photos(self) -> tuple[list[Photo], list[Photo]]:
-        if self.sources.train is None:
-            return shipped_photos("train"), _all_photos(self.sources.val) if self.sources.val else shipped_photos("val")
-        if self.sources.val:
-            return _all_photos(self.sources.train), _all_photos(self.sources.val)
-        train, val = [], []
-        for folder in self.sources.train:
-            photos = find_photos(folder)
-            held_out = round(len(photos) * self.sources.val_share)
-            kept = len(photos) - (max(1, held_out) if self.sources.val_share and len(photos) > 1 else held_out)
-            train += photos[:kept]
-            val += photos[kept:]
-        return train, val
+    def _training_photos(self) -> tuple[Photos, Photos]:
+        if self.sources.val or self.sources.train is None:
+            return _all(self.sources.train, "train"), _all(self.sources.val, "val")
+        parts = [_held_out(photos, self.sources.val_share) for photos in _found(self.sources.train, "train")]
+        return _joined([kept for kept, _ in parts]), _joined([held for _, held in parts])
 
-    def _limited(self, photos: list[Photo]) -> list[Photo]:
+    def _limited(self, photos: Photos) -> Photos:
         if not self.limit_eval or self.limit_eval >= len(photos):
             return photos
         return [photos[i * len(photos) // self.limit_eval] for i in range(self.limit_eval)]
 
     def train_dataloader(self) -> DataLoader:
-        batches = TrainBatches(len(self.sets["train"]), self.batch_size, self.crops, self.seed, self.visits)
+        photos = self.sets["train"]
+        if isinstance(photos, PairDataset) and photos.in_shards:
+            return self._stream(photos)
+        batches = TrainBatches(len(photos), self.batch_size, self.crops, self.seed, self.visits)
         return DataLoader(
-            self.sets["train"],
+            photos,
             batch_sampler=batches,
-            collate_fn=collate,
+            collate_fn=_collate(photos),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,  # each keeps its photos in memory
         )
+
+    def _stream(self, photos: PairDataset) -> DataLoader:
+        rank, world = rank_and_world()
+        workers = min(self.num_workers, len(photos.shards) // world)  # each reads shards of its own
+        stream = PairStream(photos.pairs, self.batch_size, self.crops, self.seed, self.visits, rank, world, workers)
+        return DataLoader(stream, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
 
     def val_dataloader(self) -> DataLoader:
         return self._whole("val")
@@ -142,12 +158,17 @@ class DegradationDataModule(LightningDataModule):
 
     def _whole(self, split: str) -> DataLoader:
         photos = self.sets[split]
-        draws = 1 if split == "predict" else self.eval_draws
-        batches = WholePhotoBatches(photos.photos, self.eval_batch_size, draws)
-        return DataLoader(photos, batch_sampler=batches, collate_fn=collate, num_workers=self.num_workers)
+        if isinstance(photos, PairDataset):
+            batches = WholeBatches(photos.sizes(), self.eval_batch_size)
+        else:
+            draws = 1 if split == "predict" else self.eval_draws
+            batches = WholePhotoBatches(photos.photos, self.eval_batch_size, draws)
+        return DataLoader(photos, batch_sampler=batches, collate_fn=_collate(photos), num_workers=self.num_workers)
 
-    def on_after_batch_transfer(self, batch: CleanBatch, dataloader_idx: int) -> DegradedBatch | RealBatch:
+    def on_after_batch_transfer(self, batch: CleanBatch | PairBatch, dataloader_idx: int) -> DegradedBatch | RealBatch:
         """Degrades on the device that the batch is on, in float32 whatever the training precision."""
+        if isinstance(batch, PairBatch):
+            return pairs.degraded_batch(batch)
         trainer = self.trainer
         split = (
             "train" if trainer.training else "test" if trainer.testing else "predict" if trainer.predicting else "val"
@@ -161,12 +182,34 @@ class DegradationDataModule(LightningDataModule):
         return degrade(clean, batch, degrader, [photo.scene for photo in photos], names)
 
 
-def _all_photos(folders: Sequence[str]) -> list[Photo]:
-    """Names stay apart: with several folders each photo's begins with its folder's place in the list."""
-    found = [find_photos(folder) for folder in folders]
-    if len(found) == 1:
-        return found[0]
-    return [dataclasses.replace(p, name=f"{i}/{p.name}") for i, photos in enumerate(found) for p in photos]
+def _found(sources: Sequence[str], split: str) -> list[Photos]:
+    """The photos of each source."""
+    return pairs_in(sources) or photos_in(sources, split)
+
+
+def _joined(parts: Sequence[Photos]) -> Photos:
+    return [photo for part in parts for photo in part]
+
+
+def _all(sources: Sequence[str] | None, split: str) -> Photos:
+    return _joined(_found(sources, split)) if sources else shipped_photos(split)
+
+
+def _held_out(photos: Photos, share: float) -> tuple[Photos, Photos]:
+    """``photos`` without and of the last ``share`` by name, at least one name where there are several."""
+    names = list(dict.fromkeys(photo.name for photo in photos))  # several looks at a photo have one name
+    count = round(len(names) * share)
+    last = set(names[len(names) - (max(1, count) if share and len(names) > 1 else count) :])
+    return [photo for photo in photos if photo.name not in last], [photo for photo in photos if photo.name in last]
+
+
+def _dataset(photos: Photos, seed: int, cache_bytes: int = 0) -> PhotoDataset | PairDataset:
+    kind = PairDataset if photos and isinstance(photos[0], Pair) else PhotoDataset
+    return kind(photos, seed, cache_bytes)
+
+
+def _collate(photos: PhotoDataset | PairDataset) -> Callable:
+    return pairs.collate if isinstance(photos, PairDataset) else collate
 
 
 def degrade(

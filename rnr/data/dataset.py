@@ -116,7 +116,7 @@ class TrainBatches(Sampler[list[Visit]]):
             for v in range(self.visits)
             for index in torch.randperm(self.count, generator=generator).tolist()
         ]
-        rank, world = _rank_and_world()
+        rank, world = rank_and_world()
         visits = visits[rank : len(visits) - len(visits) % world : world] if len(visits) >= world else visits
         batches = []
         # The draw of crops is the same on every process, so all take steps of equal cost.
@@ -127,18 +127,14 @@ class TrainBatches(Sampler[list[Visit]]):
         return batches
 
 
-class WholePhotoBatches(Sampler[list[Visit]]):
+class WholeBatches(Sampler[list[Visit]]):
     """Every photo whole and always the same, ``draws`` times, which differ in their seed; photos of equal size share a
-    batch. Sharded over processes."""
+    batch. Sharded over processes. sizes: (height, width) of each photo."""
 
-    def __init__(self, photos: Sequence[Photo], batch_size: int, draws: int = 1) -> None:
-        rank, world = _rank_and_world()
+    def __init__(self, sizes: Sequence[tuple[int, int]], batch_size: int, draws: int = 1) -> None:
+        rank, world = rank_and_world()
         groups: dict[tuple[int, int], list[int]] = {}
-        for index, photo in enumerate(photos):
-            try:
-                size = photo_size(photo.path)
-            except PhotoError:
-                size = (0, index)  # a batch of its own; reading it will say what is wrong
+        for index, size in enumerate(sizes):
             groups.setdefault(size, []).append(index)
         batches = [
             [Visit(index, draw, 0) for index in group[i : i + batch_size]]
@@ -155,7 +151,22 @@ class WholePhotoBatches(Sampler[list[Visit]]):
         return len(self.batches)
 
 
-def _rank_and_world() -> tuple[int, int]:
+class WholePhotoBatches(WholeBatches):
+    """The same, of photos on disk."""
+
+    def __init__(self, photos: Sequence[Photo], batch_size: int, draws: int = 1) -> None:
+        super().__init__([_size(photo, index) for index, photo in enumerate(photos)], batch_size, draws)
+
+
+def _size(photo: Photo, index: int) -> tuple[int, int]:
+    try:
+        return photo_size(photo.path)
+    except PhotoError:
+        return 0, index  # a batch of its own; reading it will say what is wrong
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Of this process among those that train together."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1

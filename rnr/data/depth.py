@@ -1,76 +1,150 @@
-"""Relative depth d(x) in [0, 1] of a photo, 0 near and 1 far: measured, read from a file, or a classical estimate.
+"""Relative depth d(x) in [0, 1] of a photo, 0 near and 1 at its farthest point. Fog needs it: t0 = exp(-d).
 
-Fog needs it: t0 = exp(-d). It is kept as uint8, 255 times d.
+A prior makes it from a photo; it is kept as uint8, 255 times d. Three are there: :func:`measured` (files),
+:func:`classical` (an estimate from the photo alone) and :class:`rnr.models.depth.DepthEstimator` (a network's, which
+``rnr depth`` writes to files once). :func:`depth_of` takes the best that is at hand.
+
+What measures or estimates depth does so in metres, in levels or up to an unknown scale. So each photo is divided by its
+own farthest point, and no unit is left.
 """
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from kornia.filters import guided_blur
 from PIL import Image
+from scipy import ndimage
 from torch import Tensor
 
+from rnr.data import classical_depth
 from rnr.data.photos import Photo, PhotoError
+from rnr.data.published_depth import read_mat, read_transmission
 
-GUIDE_SIDE = 160  # the estimate is smooth, so it is made on a small copy of the photo
+FARTHEST_SHARE = 0.05  # of a photo whose disparity was measured: there it is too small to be divided by
+
+
+class DepthPrior(Protocol):
+    """What tells relative depth of a photo."""
+
+    def __call__(self, photo: Photo, pixels: Tensor) -> Tensor:
+        """(1, H, W) uint8 for ``pixels`` (3, H, W) uint8 of ``photo``; :class:`PhotoError` if it has none of this one."""
 
 
 def depth_of(photo: Photo, pixels: Tensor) -> Tensor:
-    """(1, H, W) uint8 for ``pixels`` (3, H, W) uint8: from the photo's own depth file, else :func:`estimate`."""
-    size = pixels.shape[-2:]
+    """The prior that is used all over: a photo's own depth file comes first, then :func:`classical`."""
+    return classical(photo, pixels) if photo.depth is None else measured(photo, pixels)
+
+
+def measured(photo: Photo, pixels: Tensor) -> Tensor:
+    """A :class:`DepthPrior`: :func:`read_depth` of the photo's file, at the size of ``pixels``."""
     if photo.depth is None:
-        return (estimate(pixels) * 255).round().to(torch.uint8)
-    return _resize(read_depth(photo.depth), size)
+        raise PhotoError(f"{photo.path}: has no depth file")
+    return to_levels(read_depth(photo.depth), pixels.shape[-2:])
+
+
+def classical(photo: Photo, pixels: Tensor) -> Tensor:
+    """A :class:`DepthPrior`: :func:`rnr.data.classical_depth.estimate`, from ``pixels`` alone."""
+    return to_levels(classical_depth.estimate(pixels), pixels.shape[-2:])
+
+
+def to_levels(depth: Tensor, size: torch.Size) -> Tensor:
+    """(1, *size) uint8 from ``depth`` (1, h, w) float in [0, 1]."""
+    if depth.shape[-2:] != size:
+        depth = F.interpolate(depth[None], size, mode="bilinear", antialias=True)[0]
+    return (depth * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def save_depth(depth: Tensor, path: Path) -> None:
+    """Writes ``depth`` (1, H, W) uint8 as a PNG that is whole or not there, and that :func:`read_depth` takes for known."""
+    partial = path.with_name(f"{path.name}.part")
+    try:
+        Image.fromarray(depth[0].clamp(min=1).numpy()).save(partial, format="PNG")  # 0 would be read as unknown
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_depth(path: Path) -> Tensor:
-    """(1, h, w) float32 in [0, 1] from a file.
+    """(1, h, w) float32 in [0, 1] from a file; its farthest point is 1. Raises :class:`PhotoError`.
 
-    A PNG holds depth, its full scale (255 or 65535) being 1. An NPZ holds the disparity of a stereo pair under
-    ``arr_0``; its inverse is scaled so that the farthest twentieth of the photo is 1. Raises :class:`PhotoError`.
+    ====================  ==============================================================================
+    ``.png``, 8 or 16 bit depth in any unit; in a folder ``trans``, RESIDE's transmission
+    ``.mat``              depth, OTS's and RESIDE's (:mod:`rnr.data.published_depth`)
+    ``.npy``              depth in any unit, (h, w)
+    ``.npz``              depth under ``depth``, or a stereo pair's disparity under ``disparity``; of a
+                          single array by another name, disparity if the file is called ``*_disp.npz``
+    ====================  ==============================================================================
+
+    Depth that is 0, negative or no number is unknown and takes that of the nearest point where it is known; infinite
+    depth, sky for the most part, is as far as the farthest that is not. Unknown disparity takes the median, and the
+    farthest twentieth is 1.
     """
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                disparity = file["arr_0"].astype(np.float32)
-            known = np.isfinite(disparity) & (disparity > 0)
-            if disparity.ndim != 2 or not known.any():
-                raise ValueError(f"no disparity in its array of shape {disparity.shape}")
-            depth = 1 / np.where(known, disparity, np.median(disparity[known]))
-            depth = np.clip(depth / np.quantile(depth, 0.95), 0, 1)
-        else:
-            with Image.open(path) as image:
-                full = 65535 if image.mode.startswith("I") else 255
-                depth = np.asarray(image.convert("L") if full == 255 else image, dtype=np.float32) / full
+        depth = _read(path)
     except Exception as error:  # as for photos: what broken files raise depends on their format
         raise PhotoError(f"{path}: cannot be read as depth ({error or type(error).__name__})") from error
     return torch.from_numpy(np.ascontiguousarray(depth, dtype=np.float32))[None].clamp(0, 1)
 
 
-def estimate(pixels: Tensor) -> Tensor:
-    """(1, H, W) float32 in [0, 1]: a classical guess for a photo without depth. pixels: (3, H, W) uint8.
-
-    Outdoors the ground runs from near at the bottom to far at the horizon, and what is bright, bluish or colourless at
-    the top is sky. Both cues are drawn to the photo's own edges by a guided filter.
-    """
-    size = pixels.shape[-2:]
-    scale = min(1.0, GUIDE_SIDE / max(size))
-    small = [max(1, round(side * scale)) for side in size]
-    photo = F.interpolate(pixels[None].float() / 255, small, mode="bilinear", antialias=True)
-    height = torch.linspace(1, 0, small[0]).view(1, 1, -1, 1).expand(1, 1, *small)
-    brightest, darkest = photo.amax(dim=1, keepdim=True), photo.amin(dim=1, keepdim=True)
-    colourless = 1 - (brightest - darkest)
-    sky = (brightest * torch.maximum(colourless, photo[:, 2:] - photo[:, :1]) * height).clamp(0, 1)
-    depth = 0.1 + 0.55 * height**1.5 + 0.35 * sky
-    radius = 2 * (min(small) // 8) + 1
-    if min(small) > radius:
-        depth = guided_blur(photo.mean(dim=1, keepdim=True), depth, radius, eps=1e-3)
-    return F.interpolate(depth.clamp(0, 1), size, mode="bilinear", antialias=False)[0]
+def _read(path: Path) -> np.ndarray:
+    match path.suffix.lower():
+        case ".mat":
+            return read_mat(path)
+        case ".npy":
+            return over_farthest(np.load(path, allow_pickle=False))
+        case ".npz":
+            return _read_npz(path)
+    if path.parent.name == "trans":
+        return read_transmission(path)
+    with Image.open(path) as image:
+        return over_farthest(np.asarray(image if image.mode.startswith("I") else image.convert("L")))
 
 
-def _resize(depth: Tensor, size: torch.Size) -> Tensor:
-    if depth.shape[-2:] != size:
-        depth = F.interpolate(depth[None], size, mode="bilinear", antialias=True)[0]
-    return (depth * 255).round().clamp(0, 255).to(torch.uint8)
+def _read_npz(path: Path) -> np.ndarray:
+    with np.load(path, allow_pickle=False) as file:
+        named = [name for name in ("depth", "disparity") if name in file] or list(file)
+        if len(named) != 1 and named[:1] != ["depth"]:
+            raise ValueError(
+                f"expected one array, or one named 'depth' or 'disparity'; found {', '.join(file) or 'none'}"
+            )
+        array = file[named[0]]
+    if named[0] == "disparity" or (named[0] != "depth" and path.stem.endswith("_disp")):
+        return _from_disparity(_matrix(array))
+    return over_farthest(array)
+
+
+def _from_disparity(disparity: np.ndarray) -> np.ndarray:
+    known = _known(disparity)
+    depth = 1 / np.where(known, disparity, np.median(disparity[known]))
+    return np.clip(depth / np.quantile(depth, 1 - FARTHEST_SHARE), 0, 1)
+
+
+def over_farthest(depth: np.ndarray) -> np.ndarray:
+    """(h, w) in (0, 1] from depth in any unit, gaps filled as :func:`read_depth` says. ``ValueError`` if all are gaps."""
+    depth = _matrix(depth)
+    known, endless = _known(depth), np.isposinf(depth)
+    farthest = depth[known].max()
+    depth = np.where(endless, farthest, depth)
+    gaps = ~(known | endless)
+    if gaps.any():
+        # A gap is mostly the shadow of what stands beside it, or too dark or shiny to be measured.
+        depth = depth[tuple(ndimage.distance_transform_edt(gaps, return_distances=False, return_indices=True))]
+    return depth / farthest
+
+
+def _known(array: np.ndarray) -> np.ndarray:
+    known = np.isfinite(array) & (array > 0)
+    if not known.any():
+        raise ValueError("nothing in it is finite and above 0")
+    return known
+
+
+def _matrix(array: np.ndarray) -> np.ndarray:
+    """``array`` as (h, w) float64, also if it has one channel."""
+    if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
+        array = array[0] if array.shape[0] == 1 else array[..., 0]
+    if array.ndim != 2 or array.dtype.kind not in "uif":
+        raise ValueError(f"expected a matrix, found an array of shape {array.shape}")
+    return array.astype(np.float64)

@@ -14,6 +14,7 @@ from torch import Tensor
 from rnr.diagnosis import Diagnosis
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+DEPTH_SUFFIXES = (".png", ".npy", ".npz", ".mat")
 MAX_PIXELS = 50_000_000
 
 
@@ -103,9 +104,10 @@ def photo_size(path: Path) -> tuple[int, int]:
 def find_photos(root: str | os.PathLike) -> list[Photo]:
     """All photos under the folder ``root``, in any layout, sorted by path.
 
-    Depth is taken from ``depth/<stem>.png`` beside a photo or beside its folder; scenes from a ``scenes.jsonl``
-    (``{"photo": relative path, "scene": text}`` a line) in ``root`` or up to two folders above. Raises
-    :class:`PhotoError` if there is no such folder or no photo in it.
+    Depth is taken from ``depth/<stem>.png`` (or .npy, .npz, .mat) beside a photo or beside its folder, or from a folder
+    ``depth`` in or beside ``root`` that mirrors the tree below it; scenes from a ``scenes.jsonl`` (``{"photo": relative
+    path, "scene": text}`` a line) in ``root`` or up to two folders above. Raises :class:`PhotoError` if there is no
+    such folder or no photo in it.
     """
     root = Path(root)
     if not root.is_dir():
@@ -119,19 +121,26 @@ def find_photos(root: str | os.PathLike) -> list[Photo]:
         raise PhotoError(f"{root}: no photos found (looked for {', '.join(SUFFIXES)})")
     scenes = dict(_scenes(root))
     return [
-        Photo(path, path.relative_to(root).as_posix(), _depth_of(path), scenes.get(path.resolve())) for path in paths
+        Photo(path, path.relative_to(root).as_posix(), _depth_of(path, root), scenes.get(path.resolve()))
+        for path in paths
     ]
 
 
 def photo_at(path: Path) -> Photo:
     """A single file as a photo, with its depth if there is one; nothing is opened yet."""
-    return Photo(path, path.name, _depth_of(path))
+    return Photo(path, path.name, _depth_of(path, path.parent))
 
 
-def _depth_of(path: Path) -> Path | None:
-    for folder in (path.parent, path.parent.parent):
-        if (depth := folder / "depth" / f"{path.stem}.png").is_file():
-            return depth
+def _depth_of(path: Path, root: Path) -> Path | None:
+    """The first depth file there is; a folder that mirrors ``root`` before one where names of other folders meet."""
+    inside = path.relative_to(root)
+    path, root = (Path(os.path.abspath(p)) for p in (path, root))  # "." has no parent
+    places = (path.parent / "depth" / path.name, root / "depth" / inside, root.parent / "depth" / inside,
+              path.parent.parent / "depth" / path.name)  # fmt: skip
+    for place in dict.fromkeys(places):
+        for suffix in DEPTH_SUFFIXES:
+            if (depth := place.with_suffix(suffix)).is_file():
+                return depth
     return None
 
 

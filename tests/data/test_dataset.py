@@ -18,11 +18,11 @@ def numbered(height, width, offset=0):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Four photos, two of one size, of which one has its red channel for depth."""
+    """Four photos, two of one size, of which one is the deeper the more red it has: from 60 to 255, its row times 5."""
     sizes = [(40, 56), (33, 20), (40, 56), (9, 70)]
     for i, size in enumerate(sizes):
         Image.fromarray(numbered(*size, i)).save(tmp_path / f"{i}.png")
-    Image.fromarray(numbered(40, 56)[..., 0]).save(tmp_path / "depth.png")
+    Image.fromarray(5 * numbered(40, 56)[..., 0] + 60).save(tmp_path / "depth.png")
     return [Photo(tmp_path / f"{i}.png", f"{i}.png", tmp_path / "depth.png" if i == 0 else None) for i in range(4)]
 
 
@@ -30,7 +30,7 @@ def test_a_whole_photo_is_the_file_with_its_depth(photos):
     pixels, depth, index, seed = PhotoDataset(photos, seed=3)[Visit(0, 0, 0)]
     assert (pixels.dtype, depth.dtype) == (torch.uint8, torch.uint8)
     np.testing.assert_array_equal(pixels.permute(1, 2, 0), numbered(40, 56))
-    assert depth[0].equal(pixels[0])
+    assert depth[0].equal(5 * pixels[0] + 60)
     assert (index, seed) == (0, seed_of(3, 0, "0.png"))
 
 
@@ -39,7 +39,7 @@ def test_a_crop_is_a_square_piece_of_the_photo_and_of_its_depth_alike(photos):
         pixels, depth, *_ = PhotoDataset(photos, seed=0)[Visit(0, epoch, 24)]
         rows, columns, _ = pixels.int()
         assert pixels.shape == (3, 24, 24)
-        assert depth[0].equal(pixels[0])
+        assert depth[0].equal(5 * pixels[0] + 60)
         assert (rows.diff(dim=0) == 1).all()
         assert (columns.diff(dim=1) == columns[0, 1] - columns[0, 0]).all()
         assert abs(columns[0, 1] - columns[0, 0]) == 1
@@ -149,7 +149,7 @@ def test_each_batch_takes_one_of_the_crops():
 
 
 def as_process(monkeypatch, rank, world):
-    monkeypatch.setattr(dataset, "_rank_and_world", lambda: (rank, world))
+    monkeypatch.setattr(dataset, "rank_and_world", lambda: (rank, world))
 
 
 def test_processes_share_the_photos_and_take_equal_steps(monkeypatch):

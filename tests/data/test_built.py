@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import pytest
+
+from rnr.data import sample
+from rnr.data.build import Mismatch, build
+from rnr.data.built import Header, open_set
+from rnr.data.photos import PhotoError, find_photos
+from rnr.data.sample import Recipe
+from rnr.degradation import Degrader
+
+PAPER = Degrader()
+
+
+def contents(root):
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_both_forms_hold_the_same(built_forms):
+    folders, shards = map(open_set, built_forms)
+    assert folders.keys == shards.keys and len(folders.keys) == 12 and len(shards.shards) > 2
+    for key in folders.keys:
+        assert folders.read(key, sample.FILES) == shards.read(key, sample.FILES)
+
+
+@pytest.mark.parametrize("shard_mb", [0, 0.04])
+def test_workers_change_no_byte(built_forms, make_set, two_looks, tmp_path, shard_mb):
+    make_set(tmp_path / "set", two_looks, shard_mb, workers=2)
+    assert contents(tmp_path / "set") == contents(built_forms[bool(shard_mb)])
+
+
+@pytest.mark.parametrize("shard_mb", [0, 0.04])
+@pytest.mark.parametrize("stop", [1, 5, 12])
+def test_a_build_that_broke_off_goes_on_to_the_same_bytes(
+    built_forms, make_set, small_photos, two_looks, tmp_path, shard_mb, stop
+):
+    class Stop(BaseException):
+        pass
+
+    def report(error):
+        nonlocal stop
+        stop -= 1
+        if not stop:
+            raise Stop
+
+    with pytest.raises(Stop):
+        build(find_photos(small_photos), two_looks, tmp_path / "set", shard_mb, 0, report)
+    (tmp_path / "set/000003-000.part").mkdir()
+    (tmp_path / "set/shard-000001.tar.part").write_bytes(b"half")
+    with pytest.raises(PhotoError, match="not whole yet"):
+        open_set(tmp_path / "set")
+    make_set(tmp_path / "set", two_looks, shard_mb)
+    assert contents(tmp_path / "set") == contents(built_forms[bool(shard_mb)])
+
+
+@pytest.mark.parametrize("files", [1, 8, 20])
+def test_so_does_one_that_broke_off_within_a_sample(built_forms, make_set, two_looks, tmp_path, monkeypatch, files):
+    write = Path.write_bytes
+
+    def half(path, content):
+        nonlocal files
+        files -= 1
+        write(path, content if files else content[: len(content) // 2])
+        if not files:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(KeyboardInterrupt):
+        make_set(tmp_path / "set", two_looks)
+    monkeypatch.undo()
+    make_set(tmp_path / "set", two_looks)
+    assert contents(tmp_path / "set") == contents(built_forms[0])
+
+
+@pytest.mark.parametrize("shard_mb", [0, 0.04])
+def test_a_photo_that_cannot_be_used_is_left_out_and_named(make_set, small_photos, tmp_path, shard_mb):
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        (tmp_path / f"in/{i}.png").write_bytes((small_photos / f"{i}.png").read_bytes() if i != 1 else b"broken")
+    errors = make_set(tmp_path / "set", Recipe("paper", PAPER), shard_mb, photos=tmp_path / "in")
+    assert len(errors) == 1 and "in/1.png" in errors[0]
+    assert open_set(tmp_path / "set").keys == ("000000-000", "000002-000")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (Recipe("paper", PAPER, seed=4), "seed 3 there, 4 here"),
+        (Recipe("paper", PAPER, seed=3, looks=3), "looks 2 there, 3 here"),
+        (Recipe("paper", Degrader(clean=0.5), seed=3, looks=2), "degrader.clean 0.0 there, 0.5 here"),
+    ],
+)
+def test_other_settings_do_not_go_into_the_same_folder(built_forms, make_set, recipe, message):
+    with pytest.raises(Mismatch, match=message):
+        make_set(built_forms[0], recipe)
+
+
+def test_nor_do_other_photos_or_a_set_into_a_foreign_folder(built_forms, make_set, two_looks, small_photos, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/0.png").write_bytes((small_photos / "0.png").read_bytes())
+    with pytest.raises(Mismatch, match="6 photos there, 1 here"):
+        make_set(built_forms[0], two_looks, photos=tmp_path / "in")
+    with pytest.raises(Mismatch, match="neither empty nor a set"):
+        make_set(tmp_path / "in", two_looks)
+
+
+def test_a_set_that_lost_samples_is_refused(make_set, tmp_path):
+    make_set(tmp_path / "set", Recipe("paper", PAPER))
+    for file in (tmp_path / "set/000002-000").iterdir():
+        file.unlink()
+    (tmp_path / "set/000002-000").rmdir()
+    with pytest.raises(PhotoError, match=r"5 samples are there, dataset\.json tells of 6"):
+        open_set(tmp_path / "set")
+    (tmp_path / "set/dataset.json").write_text("{}")
+    with pytest.raises(PhotoError, match="not the description of a built set"):
+        Header.load(tmp_path / "set")
+
+
+@pytest.mark.parametrize("change", [{"looks": 0}, {"looks": 1000}, {"size": 8}, {"crop": -1}])
+def test_recipes_that_make_no_sense_are_refused(change):
+    with pytest.raises(ValueError, match=f"{next(iter(change))} must lie within"):
+        Recipe("paper", PAPER, **change)
