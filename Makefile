@@ -8,7 +8,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 TEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint fit ablations notebooks clean
+.PHONY: help setup demo test test-slow lint fit ablations notebooks bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,7 +45,12 @@ ablations: $(READY)  ## the rows of Table 3, at a quick setting (ARGS="--sft-ste
 	$(BIN)/rnr ablations $(ARGS)
 
 notebooks: $(READY)  ## run the notebooks in place
-	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+	OMP_NUM_THREADS=1 $(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+
+bench: $(READY)  ## speed beside other ways to do it, in one run
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.degradation
+	$(BIN)/python -m benchmarks.reasoner
 
 clean:  ## remove what runs left behind, but not the environment
 	rm -rf demo runs out
