@@ -121,7 +121,7 @@ def on_one_core(side: int) -> None:
 def share_of_a_training_step(steps: int = 9, side: int = 128) -> None:
     """Reading from memory, cropping, collating and degrading, as the DataModule does it, beside what the model takes."""
     restorer = CompactRestorer().train()
-    optimizer = Schedule().configure(restorer.parameters(), 1000)["optimizer"]
+    optimizer = Schedule().configure(restorer.named_parameters(), 1000)["optimizer"]
     rows = []
     for name, degrader in (("preset training", presets.load("training")), ("all four", ALL_FOUR)):
         spent = list(_steps(degrader, restorer, optimizer, steps + 1, side))[1:]  # the first also fills the cache

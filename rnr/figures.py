@@ -38,7 +38,8 @@ def save_figure(panels: Sequence[tuple[str, Tensor]], diagnosis: Diagnosis | Non
 
 def contact_sheet(image: Tensor, depth: Tensor, degrader: Degrader, seed: int) -> Figure:
     """Columns: each of the four degradations alone, then all of them; rows: from the faintest that ``degrader`` draws to
-    the worst (the quantiles 5, 25, 50, 75 and 95 % of severity, of the sum in the last column).
+    the worst (the quantiles 5, 25, 50, 75 and 95 % of severity, of the sum in the last column). Draws of which something
+    cannot be seen are left out, unless all are such.
 
     image: (3, H, W) in [0, 1]; depth: (1, H, W) relative, in [0, 1]. The sheet shows the middle of the photo.
     """
@@ -52,9 +53,11 @@ def contact_sheet(image: Tensor, depth: Tensor, degrader: Degrader, seed: int) -
         generators = [torch.Generator().manual_seed(seed + i) for i in range(SHEET_DRAWS)]
         batch = (part.expand(SHEET_DRAWS, -1, -1, -1) for part in (image, depth))
         degraded = Degrader.apply(*batch, Degrader(**priors).sample(generators))
+        seen = degraded.present.sum(dim=1) == len(kinds)
         order = degraded.severity.sum(dim=1).argsort()
+        order = order[seen[order]] if seen.any() else order
         for row, quantile in enumerate(SHEET_ROWS):
-            chosen = order[round(quantile * (SHEET_DRAWS - 1))]
+            chosen = order[round(quantile * (len(order) - 1))]
             axes = grid[row, column]
             axes.imshow(degraded.image[chosen].permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
             scores = [f"{degraded.severity[chosen, KINDS.index(kind)]:.0f}" for kind in kinds]

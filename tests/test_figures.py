@@ -46,11 +46,17 @@ def test_each_column_of_a_sheet_has_its_own_degradation_and_the_last_has_all():
         np.testing.assert_allclose(pixels, 0.5, atol=1e-5)
     for _, pixels in rain:  # bright streaks, and the photo between them
         assert (pixels > 0.499).all() and (pixels > 0.51).any() and np.isclose(pixels, 0.5, atol=1e-6).any()
-    for title, pixels in noise:  # to both sides; where k x + b is negative there is none
-        assert (pixels.min() < 0.5 < pixels.max()) == (scores(title) != [0]) and abs(pixels.mean() - 0.5) < 0.1
-    assert scores(noise[1][0]) != [0]
+    for _, pixels in noise:  # to both sides
+        assert pixels.min() < 0.5 < pixels.max() and abs(pixels.mean() - 0.5) < 0.1
     for title, _ in everything:
         assert len(scores(title)) == len(KINDS)
+
+
+def test_a_sheet_leaves_out_what_cannot_be_seen_unless_nothing_can():
+    for column in columns(sheet(Degrader(noise=NoisePrior(k=(0, 0), b=(-20, 20))))):  # in half of the draws no noise
+        assert all(min(scores(title)) > 0 for title, _ in column)
+    nothing = Degrader(FogPrior(0), ShakePrior(0), RainPrior(0), NoisePrior(k=(0, 0), b=(-20, -1)))
+    assert [[scores(title) for title, _ in column] for column in columns(sheet(nothing))] == [[[0]] * ROWS]
 
 
 def test_a_sheet_goes_from_faint_to_worst():

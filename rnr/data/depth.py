@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from scipy import ndimage
 from torch import Tensor
 
 from rnr.data import classical_depth
@@ -77,9 +76,8 @@ def read_depth(path: Path) -> Tensor:
                           single array by another name, disparity if the file is called ``*_disp.npz``
     ====================  ==============================================================================
 
-    Depth that is 0, negative or no number is unknown and takes that of the nearest point where it is known; infinite
-    depth, sky for the most part, is as far as the farthest that is not. Unknown disparity takes the median, and the
-    farthest twentieth is 1.
+    Depth or disparity that is 0, negative or no number is unknown: :func:`filled` says what it takes. Infinite depth, sky
+    for the most part, is as far as the farthest that is not. Of what comes from disparity the farthest twentieth is 1.
     """
     try:
         depth = _read(path)
@@ -117,7 +115,7 @@ def _read_npz(path: Path) -> np.ndarray:
 
 def _from_disparity(disparity: np.ndarray) -> np.ndarray:
     known = _known(disparity)
-    depth = 1 / np.where(known, disparity, np.median(disparity[known]))
+    depth = filled(1 / np.where(known, disparity, 1), known)
     return np.clip(depth / np.quantile(depth, 1 - FARTHEST_SHARE), 0, 1)
 
 
@@ -126,12 +124,26 @@ def over_farthest(depth: np.ndarray) -> np.ndarray:
     depth = _matrix(depth)
     known, endless = _known(depth), np.isposinf(depth)
     farthest = depth[known].max()
-    depth = np.where(endless, farthest, depth)
-    gaps = ~(known | endless)
-    if gaps.any():
-        # A gap is mostly the shadow of what stands beside it, or too dark or shiny to be measured.
-        depth = depth[tuple(ndimage.distance_transform_edt(gaps, return_distances=False, return_indices=True))]
-    return depth / farthest
+    return filled(np.where(endless, farthest, depth), known | endless) / farthest
+
+
+def filled(depth: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """``depth`` (h, w), above 0, where ``known``; elsewhere the farther of the nearest known values left and right of it.
+
+    A gap is mostly what the second eye (or the lamp) of a depth camera did not see for the object that stands before it,
+    and belongs to what lies behind. A row of which nothing is known is filled from the rows above and below alike.
+    """
+    rows = _filled_rows(np.where(known, depth, 0))
+    return _filled_rows(rows.T).T
+
+
+def _filled_rows(depth: np.ndarray) -> np.ndarray:
+    """The rule of :func:`filled` along each row; 0 is unknown, and remains where a row is nothing else."""
+    column = np.arange(depth.shape[1])
+    last = np.maximum.accumulate(np.where(depth > 0, column, 0), axis=1)
+    following = np.minimum.accumulate(np.where(depth > 0, column, column[-1])[:, ::-1], axis=1)[:, ::-1]
+    left, right = (np.take_along_axis(depth, index, axis=1) for index in (last, following))
+    return np.where(depth > 0, depth, np.maximum(left, right))
 
 
 def _known(array: np.ndarray) -> np.ndarray:

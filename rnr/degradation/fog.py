@@ -10,7 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rnr.degradation.severity import Applied, check_probability, check_range, scale, uniform, where_present
+from rnr.degradation.parts import begun, parts
+from rnr.degradation.severity import Applied, check_probability, check_range, scale, uniform
 
 MIN_TRANSMISSION = 0.05
 
@@ -73,12 +74,14 @@ def beta_for(depth: Tensor, mean_transmission: Tensor) -> Tensor:
 
 def apply(image: Tensor, depth: Tensor, params: FogParams) -> Applied:
     """image: (B, 3, H, W) in [0, 1]; depth: (B, 1, H, W) relative, in [0, 1]."""
-    t = transmission(depth, params.beta)
-    mean = t.mean(dim=(1, 2, 3))
-    # A + t (J - A) in one pass. Where there is no fog t is 1, and lerp leaves the photo to the bit.
     light = params.atmospheric_light.view(-1, 3, 1, 1)
+    out, mean = begun(image, params.present), image.new_ones(len(image))
+    for part in parts(params.present):
+        t = transmission(depth[part], params.beta[part])
+        mean[part] = t.mean(dim=(1, 2, 3))
+        out[part] = light[part].lerp(image[part], t)  # A + t (J - A) in one pass
     return Applied(
-        image=light.lerp(image, where_present(params.present, t, torch.ones_like(t))),
+        image=out,
         present=params.present,
         severity=severity(mean),
         parameters={"atmospheric_light": params.atmospheric_light, "transmission": mean},

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from rnr.degradation.parts import begun, parts
 from rnr.degradation.severity import Applied, check_probability, check_range, scale, uniform
 
 WORST_VARIANCE = 0.05
@@ -52,7 +53,7 @@ class NoisePrior:
 
 def sigma(image: Tensor, k: Tensor, b: Tensor) -> Tensor:
     """The standard deviation at each pixel, on the scale of ``image`` (B, C, H, W) in [0, 1]. k, b: (B,)."""
-    return torch.addcmul(b.view(-1, 1, 1, 1) / 255, image, k.view(-1, 1, 1, 1)).clamp_(min=0)
+    return (image * k.view(-1, 1, 1, 1)).add_(b.view(-1, 1, 1, 1) / 255).clamp_(min=0)
 
 
 def severity(mean_variance: Tensor) -> Tensor:
@@ -70,13 +71,17 @@ def field(seed: Sequence[int], like: Tensor) -> Tensor:
 
 def apply(image: Tensor, params: NoiseParams) -> Applied:
     """image: (B, 3, H, W) in [0, 1]. Noise too faint for 8 bit is recorded as absent, and not applied."""
-    deviation = sigma(image, params.k.to(image), params.b.to(image))
-    variance = torch.linalg.vector_norm(deviation, dim=(1, 2, 3)).square() / deviation[0].numel()
-    present = params.present & (variance > INVISIBLE_VARIANCE)
-    out = image
-    rows = present.nonzero().squeeze(1)
-    if len(rows):
-        out = image.clone()
-        noise = field(params.seed[rows].tolist(), image)
-        out[rows] = noise.mul_(deviation[rows]).add_(image[rows]).clamp_(0, 1)
-    return Applied(image=out, present=present, severity=severity(variance), parameters={"k": params.k, "b": params.b})
+    k, b = params.k.to(image), params.b.to(image)
+    out, variance = begun(image, params.present), image.new_zeros(len(image))
+    for part in parts(params.present):
+        deviation = sigma(image[part], k[part], b[part])
+        variance[part] = torch.linalg.vector_norm(deviation, dim=(1, 2, 3)).square() / deviation[0].numel()
+        visible = (variance[part] > INVISIBLE_VARIANCE).view(-1, 1, 1, 1)
+        noise = field(params.seed[part].tolist(), image[part])
+        out[part] = noise.mul_(deviation * visible).add_(image[part]).clamp_(0, 1)
+    return Applied(
+        image=out,
+        present=params.present & (variance > INVISIBLE_VARIANCE),
+        severity=severity(variance),
+        parameters={"k": params.k, "b": params.b},
+    )

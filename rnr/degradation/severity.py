@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -46,8 +45,3 @@ def check_range(name: str, bounds: tuple[float, float], low: float, high: float)
 def check_probability(name: str, value: float) -> None:
     if not 0 <= value <= 1:
         raise ValueError(f"{name} must lie within [0, 1], got {value:g}")
-
-
-def where_present(present: Tensor, changed: Tensor, image: Tensor) -> Tensor:
-    """``changed`` where present, else ``image`` to the bit."""
-    return torch.where(present.view(-1, 1, 1, 1), changed, image)

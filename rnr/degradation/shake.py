@@ -17,7 +17,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rnr.degradation.convolve import DIRECT, convolve, cropped
+from rnr.degradation.convolve import convolve
+from rnr.degradation.parts import begun, parts
 from rnr.degradation.severity import Applied, check_probability, check_range, scale, uniform
 
 RADIUS = 16
@@ -84,8 +85,8 @@ def draw(path: Tensor, steps: Tensor) -> Tensor:
     reach = (path.abs() * (weight > 0)[..., None]).amax(dim=(1, 2))
     path = path * ((RADIUS - 1) / reach).clamp(max=1)[:, None, None]
     # Bilinear splatting keeps the centre of mass exactly; points without weight may lie anywhere.
-    path = path.clamp(-RADIUS + 1e-6, RADIUS - 1e-6) + RADIUS
-    corner = path.floor()
+    path = path.clamp(-RADIUS, RADIUS) + RADIUS
+    corner = path.floor().clamp(max=TAPS - 2)  # a point on the far rim is that of the last cell
     fraction = path - corner
     kernel = torch.zeros(path.shape[0], TAPS * TAPS, dtype=path.dtype, device=path.device)
     for dx in (0, 1):
@@ -147,24 +148,15 @@ def severity(rms_radius: Tensor) -> Tensor:
 def blur(image: Tensor, kernel: Tensor) -> Tensor:
     """image (B, C, H, W) convolved with its own kernel (B, 33, 33); borders reflected, or repeated in photos too small."""
     border = "reflect" if min(image.shape[-2:]) > kernel.shape[-1] // 2 else "replicate"
-    middle = cropped(kernel, DIRECT)
-    small = middle.sum(dim=(1, 2)) >= kernel.sum(dim=(1, 2))  # nothing lies outside
-    if small.all():
-        return convolve(image, middle.to(image), border)
-    out = torch.empty_like(image)
-    out[~small] = convolve(image[~small], kernel[~small].to(image), border)
-    if small.any():
-        out[small] = convolve(image[small], middle[small].to(image), border)
-    return out
+    return convolve(image, kernel.to(image), border)
 
 
 def apply(image: Tensor, params: ShakeParams) -> Applied:
     """image: (B, 3, H, W) in [0, 1]."""
     measured = moments(params.kernel)
-    out = image
-    if params.present.any():
-        out = image.clone()
-        out[params.present] = blur(image[params.present], params.kernel[params.present]).clamp_(0, 1)
+    out = begun(image, params.present)
+    for part in parts(params.present):
+        out[part] = blur(image[part], params.kernel[part]).clamp_(0, 1)
     return Applied(
         image=out,
         present=params.present,

@@ -69,12 +69,20 @@ def test_depth_is_the_inverse_of_disparity_its_farthest_twentieth_as_one(tmp_pat
     assert (depth == 1).mean() == pytest.approx(0.05, abs=0.01)
 
 
-def test_where_nothing_was_measured_the_nearest_point_that_was_stands_in(tmp_path):
-    depth = np.array([[1.0, 1, 1, 8, 8, 8]] * 4)
-    holes = depth.copy()
-    holes[1, :2], holes[2, 4], holes[0, 5], holes[3, 0] = 0, np.nan, np.inf, -1
-    np.save(tmp_path / "depth.npy", holes)
-    np.testing.assert_allclose(read_depth(tmp_path / "depth.npy")[0], depth / 8)
+U, S = np.nan, np.inf  # unknown, sky
+GAPS = [[U, 2, 0, 4, 4, U], [U, U, U, U, U, U], [8, U, -1, U, 1, 1], [1, 1, 1, 1, U, S], [U, U, U, U, U, U]]
+FILLED = [[2, 2, 4, 4, 4, 4], [8, 8, 8, 8, 4, 4], [8, 8, 8, 8, 1, 1], [1, 1, 1, 1, 8, 8], [1, 1, 1, 1, 8, 8]]
+
+
+@pytest.mark.parametrize("unknown", [0, -3, np.nan])
+def test_what_was_not_measured_belongs_to_the_farther_of_what_stands_beside_it(tmp_path, unknown):
+    depth = np.where(np.isnan(GAPS), unknown, GAPS)
+    np.save(tmp_path / "depth.npy", depth)
+    np.testing.assert_allclose(read_depth(tmp_path / "depth.npy")[0], np.array(FILLED) / 8)
+    # Disparity tells the same; sky would have none, so that it is given that of the farthest point.
+    with np.errstate(divide="ignore"):
+        np.savez(tmp_path / "a.npz", disparity=np.where(np.isinf(depth), 1 / 8, 1 / depth))
+    np.testing.assert_allclose(read_depth(tmp_path / "a.npz")[0], np.array(FILLED) / 8, rtol=1e-6)
 
 
 def broken_png(path):

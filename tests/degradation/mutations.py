@@ -61,7 +61,7 @@ MUTATIONS = (
     Mutation("shake", '"reflect" if', '"replicate" if'),
     Mutation("shake", "(16, 64)", "(16, 60)"),
     Mutation("shake", "(0.15, 1.0)", "(0.15, 1.2)"),
-    Mutation("convolve", "kernel.flip(-2, -1)", "kernel"),
+    Mutation("convolve", "rfft2(kernel,", "rfft2(kernel.flip(-2, -1),"),
     Mutation("rain", "VISIBLE = 0.05", "VISIBLE = 0.06"),
     Mutation("rain", "torch.deg2rad(slant)", "slant"),
     Mutation("rain", "torch.deg2rad(slant)", "-torch.deg2rad(slant)"),

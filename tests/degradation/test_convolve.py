@@ -3,15 +3,15 @@ import pytest
 import torch
 from scipy.ndimage import convolve as reference
 
-from rnr.degradation.convolve import DIRECT, convolve, cropped, fast_length
+from rnr.degradation.convolve import convolve, fast_length
 
 SCIPY = {"constant": "constant", "reflect": "mirror", "replicate": "nearest"}
 
 
 @pytest.mark.parametrize("border", SCIPY)
-@pytest.mark.parametrize("taps", [1, 3, DIRECT, DIRECT + 2, 33])
+@pytest.mark.parametrize("taps", [1, 3, 15, 33])
 @pytest.mark.parametrize("size", [(40, 37), (64, 51)])
-def test_it_is_a_true_convolution_by_both_ways(border, taps, size):
+def test_it_is_a_true_convolution(border, taps, size):
     generator = torch.Generator().manual_seed(taps)
     image = torch.rand(2, 3, *size, generator=generator, dtype=torch.float64)
     kernel = torch.rand(2, taps, taps, generator=generator, dtype=torch.float64)
@@ -26,9 +26,3 @@ def test_a_fast_length_is_even_and_smooth():
     lengths = {n: fast_length(n) for n in range(1, 700)}
     assert {n: lengths[n] for n in (1, 17, 31, 160, 289, 513)} == {1: 2, 17: 18, 31: 32, 160: 160, 289: 300, 513: 540}
     assert all(n <= length < 1.3 * n + 2 and length % 2 == 0 for n, length in lengths.items())
-
-
-def test_the_middle_of_a_kernel():
-    kernel = torch.arange(25.0).view(1, 5, 5)
-    assert cropped(kernel, 3).equal(torch.tensor([[[6.0, 7, 8], [11, 12, 13], [16, 17, 18]]]))
-    assert cropped(kernel, 5).equal(kernel)

@@ -11,6 +11,7 @@ from rnr.degradation import (
     ShakePrior,
     fog,
     noise,
+    parts,
     rain,
     shake,
 )
@@ -73,6 +74,19 @@ def test_applying_twice_gives_the_same_bits_and_leaves_the_photo_alone(batch):
     assert image.equal(before)
 
 
+def test_the_photo_gets_a_gradient():
+    """That of the finite difference, but for rounding: what is present and where streaks fall does not depend on it."""
+    generator = torch.Generator().manual_seed(1)
+    image, way = (torch.rand(3, 3, 18, 20, generator=generator, dtype=torch.float64) for _ in range(2))
+    image = (0.3 + 0.2 * image).requires_grad_()
+    depth = torch.rand(3, 1, 18, 20, generator=generator, dtype=torch.float64)
+    drawn = Degrader(noise=NoisePrior(k=(0, 0.05), b=(1, 5))).sample(seeded(range(3)))
+    (gradient,) = torch.autograd.grad(Degrader.apply(image, depth, drawn).image.sum(), image)
+    with torch.no_grad():
+        more, less = (Degrader.apply(image + step * way, depth, drawn).image.sum() for step in (1e-6, -1e-6))
+    assert (gradient * way).sum().item() == pytest.approx((more - less).item() / 2e-6, rel=1e-5)
+
+
 @pytest.mark.parametrize("rows", [[0], [5], [5, 2, 0], [3, 1, 4, 2, 0, 5]], ids=str)
 def test_a_photo_is_degraded_alike_in_any_company_and_order(batch, rows):
     together, apart = degrade(ALWAYS, batch, list(range(6))), degrade(ALWAYS, batch, rows)
@@ -80,6 +94,22 @@ def test_a_photo_is_degraded_alike_in_any_company_and_order(batch, rows):
         assert apart.steps[kind].image.equal(together.steps[kind].image[rows]), kind
     assert apart.present.equal(together.present[rows])
     assert apart.severity.equal(together.severity[rows])
+
+
+def test_all_at_once_as_on_a_gpu_is_the_same_but_for_rounding(batch, monkeypatch):
+    apart = degrade(Degrader(), batch, list(range(6)))
+    sizes = []
+
+    def at_once(rows):
+        sizes.append(int(rows.sum()))
+        return [rows.nonzero().squeeze(1)] if rows.any() else []
+
+    for module in (fog, shake, rain, noise, parts):
+        monkeypatch.setattr(module, "parts", at_once)
+    together = degrade(Degrader(), batch, list(range(6)))
+    assert max(sizes) > 3 and together.present.equal(apart.present)
+    torch.testing.assert_close(together.image, apart.image, rtol=0, atol=1e-5)
+    torch.testing.assert_close(together.severity, apart.severity, rtol=0, atol=1e-3)
 
 
 def test_what_is_drawn_depends_on_the_photos_own_generator_alone():

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from rnr.degradation import rain
 from rnr.degradation.rain import RainParams, RainPrior
@@ -82,6 +83,14 @@ def test_a_streak_is_as_long_and_as_wide_as_it_says(length, width):
     assert kernel[middle].sum().item() == pytest.approx(width, abs=0.51)
     assert kernel.max().item() == pytest.approx(peak)
     assert kernel[0].max() == kernel[-1].max() == kernel[:, 0].max() == kernel[:, -1].max() == 0
+
+
+@pytest.mark.parametrize("density", [0.0, 0.003, 0.1, 1.0])
+def test_stamped_streaks_are_those_of_the_convolution(density):
+    field = rain.seeds([3], torch.tensor([density], dtype=torch.float64), 21, 34)
+    kernel = single(35.0, 17.0, 2.5)
+    expected = ndimage.convolve(field[0, 0].numpy(), kernel.numpy(), mode="constant")
+    np.testing.assert_allclose(rain.stamped(field[0, 0], kernel), expected, rtol=0, atol=1e-12)
 
 
 def test_density_is_the_share_of_pixels_that_seed_a_streak():

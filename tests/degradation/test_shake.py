@@ -115,6 +115,14 @@ def test_a_kernel_is_its_gaussian_weighted_walk(prior):
         np.testing.assert_allclose(kernel, walk(row, prior), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("prior", [ShakePrior(), ShakePrior(steps=(2, 64), stride=(2, 4), turn=(0, 5))])
+def test_single_precision_draws_the_same_kernels(prior):
+    u = draws(200, seed=5)
+    kernels = prior.sample(u.float()).kernel
+    assert kernels.dtype == torch.float32
+    torch.testing.assert_close(kernels.double(), prior.sample(u).kernel, rtol=0, atol=1e-4)
+
+
 def test_a_longer_stride_scores_higher():
     u = draws(20, seed=1)
     strides = (0.05, 0.1, 0.2, 0.4, 0.8)
