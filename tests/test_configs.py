@@ -12,6 +12,8 @@ BASES = ("reasoner_sft", "restorer_sft", "grpo", "baselines/identity")
 PAIRS = [
     *((base, None) for base in BASES),
     *((base, f"scale/{base}") for base in BASES[:3]),
+    ("reasoner_sft", "models/reasoner_look"),
+    ("reasoner_sft", "models/reasoner_write"),
     ("restorer_sft", "models/qwen_image_edit_small"),
     ("grpo", "models/qwen_image_edit_small_grpo"),
     *(

@@ -27,9 +27,9 @@ GAIN = 0.25  # g: brings the coefficients of a photo in [-1, 1] to about unit si
 class SmallReasoner:
     """Sizes of a compact model. Widths are multiples of 64; ``patch``: the side of a vision patch in pixels."""
 
-    vision_depth: int = 4
-    vision_width: int = 128
-    patch: int = 8
+    vision_depth: int = 3
+    vision_width: int = 256
+    patch: int = 16
     text_depth: int = 3
     text_width: int = 192
     vocab_size: int = 2048

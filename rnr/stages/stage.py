@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
@@ -17,6 +18,18 @@ from rnr.stages.optimizer import Schedule
 
 PICTURES = 4
 """How many photos of the first validation batch are shown in TensorBoard."""
+
+
+def trainable(model: nn.Module) -> str:
+    """How many parameters are trained, a line a part."""
+    counts: dict[str, list[int]] = {}
+    for name, parameter in model.named_parameters():
+        part = ".".join([word for word in name.split(".") if word not in ("model", "reasoner", "restorer")][:2])
+        count = counts.setdefault(part, [0, 0])
+        count[0] += parameter.numel() * parameter.requires_grad
+        count[1] += parameter.numel()
+    width = max(map(len, counts), default=0)
+    return "\n".join(f"{part:<{width}} {some:>15,} of {all_:>15,} trained" for part, (some, all_) in counts.items())
 
 
 class Frozen:
@@ -49,7 +62,11 @@ class Stage(LightningModule):
         """Writes the trained model where the next stage can load it from."""
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        return self.schedule.configure(self.parameters(), self.trainer.estimated_stepping_batches)
+        return self.schedule.configure(self.named_parameters(), self.trainer.estimated_stepping_batches)
+
+    def on_fit_start(self) -> None:
+        """Says what is trained, part by part: a frozen part or an adapter in the wrong place is then seen at once."""
+        rank_zero_info(trainable(self))
 
     def log_loss(self, loss: Tensor, count: int) -> Tensor:
         """Logs and returns ``loss``; raises ``FloatingPointError`` if it is not finite, before any weight is touched."""

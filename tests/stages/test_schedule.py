@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from rnr.stages.optimizer import Schedule
+from rnr.stages.stage import trainable
 
 
 def test_rate_climbs_then_falls_along_a_half_cosine():
@@ -24,7 +25,8 @@ def test_rate_stays_where_a_run_has_no_end():
 def test_vectors_are_not_decayed_and_frozen_parameters_left_out():
     model = nn.Linear(3, 2)
     frozen = nn.Linear(3, 2).requires_grad_(False)
-    optimizer = Schedule(weight_decay=0.5).configure([*model.parameters(), *frozen.parameters()], 100)["optimizer"]
+    parameters = [*model.named_parameters(), *frozen.named_parameters()]
+    optimizer = Schedule(weight_decay=0.5).configure(parameters, 100)["optimizer"]
     decayed, plain = optimizer.param_groups
     assert decayed["weight_decay"] == 0.5 and [p.ndim for p in decayed["params"]] == [2]
     assert plain["weight_decay"] == 0 and [p.ndim for p in plain["params"]] == [1]
@@ -34,3 +36,23 @@ def test_vectors_are_not_decayed_and_frozen_parameters_left_out():
 def test_a_rate_of_zero_is_refused():
     with pytest.raises(ValueError, match="learning_rate must be above 0, got 0"):
         Schedule(learning_rate=0)
+
+
+def test_a_part_may_have_a_rate_of_its_own():
+    schedule = Schedule(learning_rate=1e-3, rates={"visual.": 1e-5, "visual.merger.": 1e-4})
+    visual = nn.ModuleDict({"merger": nn.Linear(2, 2), "block": nn.Linear(2, 2)})
+    parts = nn.ModuleDict({"visual": visual, "head": nn.Linear(2, 2)})
+    optimizer = schedule.configure(parts.named_parameters(), 100)["optimizer"]
+    found = {id(p): group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in parts.named_parameters():
+        expected = 1e-4 if "merger" in name else 1e-5 if "visual" in name else 1e-3
+        assert found[id(parameter)] == expected, name
+    with pytest.raises(ValueError, match=r"visual\. must be above 0, got 0"):
+        Schedule(rates={"visual.": 0.0})
+
+
+def test_what_is_trained_is_said_part_by_part():
+    model = nn.ModuleDict({"visual": nn.ModuleDict({"merger": nn.Linear(2, 3), "block": nn.Linear(2, 2)})})
+    model["visual"]["block"].requires_grad_(False)
+    lines = [line.split() for line in trainable(model).splitlines()]
+    assert lines == [["visual.merger", "9", "of", "9", "trained"], ["visual.block", "0", "of", "6", "trained"]]

@@ -19,7 +19,7 @@ TINY = CompactSize(widths=(8, 8), blocks=(1, 1), condition=8)
 def tiny_reasoner(checkpoint: str | None = None) -> Qwen3VLReasoner:
     if checkpoint:
         return Qwen3VLReasoner(checkpoint=checkpoint)
-    small = SmallReasoner(vision_depth=1, vision_width=64, text_depth=1, text_width=64, vocab_size=400)
+    small = SmallReasoner(vision_depth=1, vision_width=64, patch=8, text_depth=1, text_width=64, vocab_size=400)
     return Qwen3VLReasoner(small=small, views=Views(size=32, tiles=1))
 
 
