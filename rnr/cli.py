@@ -19,6 +19,7 @@ STAGE_COMMANDS = {
     "test": "evaluate a stage on its test photos; without --config, the shipped weights",
     "predict": "restore the photos of a folder by a stage's models",
 }
+REASONER_COMMANDS = {"calibrate": "fit and show how sure the reasoner may be"}
 PAPER_COMMANDS = {"ablations": "train and test the rows of Table 3"}
 
 
@@ -44,6 +45,10 @@ def main() -> None:
         from rnr import stage_commands
 
         stage_commands.run([name, *rest])
+    elif name == "calibrate":
+        from rnr import calibrate_command
+
+        sys.exit(calibrate_command.calibrate(rest))
     elif name == "ablations":
         from rnr import ablations
 
@@ -58,7 +63,7 @@ def _help() -> str:
     groups = {
         "photos": PHOTO_COMMANDS,
         "data": DATA_COMMANDS,
-        "training and evaluation": STAGE_COMMANDS,
+        "training and evaluation": STAGE_COMMANDS | REASONER_COMMANDS,
         "the paper": PAPER_COMMANDS,
     }
     for title, commands in groups.items():

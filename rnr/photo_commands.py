@@ -21,7 +21,10 @@ from rnr.data.photos import Photo, PhotoError, find_photos, open_photo, photo_at
 from rnr.degradation import Degrader
 from rnr.diagnosis import KINDS, Diagnosis, ParseFailure, files, render, truth
 from rnr.diagnosis.edit import with_severity
+from rnr.diagnosis.examination import Examination
+from rnr.diagnosis.text import NAMES
 from rnr.figures import contact_sheet, save_figure
+from rnr.metrics.leading import FOLDERS, leading_figures
 from rnr.metrics.restoration import as_saved, psnr, ssim
 from rnr.pipeline import ReasonAndRestore
 
@@ -67,27 +70,49 @@ def degrade(argv: Sequence[str]) -> int:
 
 def diagnose(argv: Sequence[str]) -> int:
     """Prints what is wrong with photos."""
-    parser = _parser("diagnose", "Say what is wrong with photos, in words and numbers.")
-    parser.add_argument("--json", action="store_true", help="one JSON list of {photo, diagnosis}; null: no diagnosis")
+    parser = _parser(
+        "diagnose",
+        "Say what is wrong with photos, in words and numbers, and how sure that is: the chance that each degradation is "
+        "there, or is not, and between which values the middle 90 % of what its severity may be lies.",
+    )
+    parser.add_argument(
+        "--json", action="store_true",
+        help="one JSON list of {photo, diagnosis, examination}, the last with presence (chances in [0, 1]) and intervals "
+        "(90 %%, of all numbers of what is there); null: no diagnosis",
+    )  # fmt: skip
+    parser.add_argument(
+        "--folders", action="store_true",
+        help=f"photos lie in folders named after what is wrong with them ({', '.join(FOLDERS)}): say how often that leads "
+        "the diagnosis, instead of printing each",
+    )  # fmt: skip
     _add_model(parser, "reasoner")
     args = parser.parse_args(argv)
     reasoner = _load_model(parser, "reasoner", args.reasoner)
     answers: list[dict[str, object]] = []
+    led: list[tuple[str, Diagnosis]] = []
     unparsed: list[str] = []
 
     def one(photo: Photo, image: Tensor, folder: Path) -> None:
-        answer = reasoner.diagnose(image[None])[0]
+        answer = reasoner.examine(image[None])[0]
         if isinstance(answer, ParseFailure):
             unparsed.append(f"{photo.path}: the reasoner's answer is no diagnosis ({answer.reason})")
-        answers.append(
-            {"photo": str(photo.path), "diagnosis": files.to_dict(answer) if isinstance(answer, Diagnosis) else None}
-        )
-        if not args.json and isinstance(answer, Diagnosis):
-            print(f"{photo.path}\n{render(answer)}\n", flush=True)
+            answers.append({"photo": str(photo.path), "diagnosis": None, "examination": None})
+            return
+        sure = {"presence": answer.presence, "intervals": answer.intervals}
+        answers.append({"photo": str(photo.path), "diagnosis": files.to_dict(answer.diagnosis), "examination": sure})
+        if args.folders and photo.path.parent.name in FOLDERS:
+            led.append((photo.path.parent.name, answer.diagnosis))
+        if not args.json and not args.folders:
+            print(f"{photo.path}\n{render(answer.diagnosis)}\n{_how_sure(answer)}\n", flush=True)
 
     status = _each(args.photos, one, None)
     if args.json:
         print(json.dumps(answers, indent=2, ensure_ascii=False))
+    for row in leading_figures(*zip(*led, strict=True)) if led else ():
+        print(
+            f"{row.folder:<12} {row.photos:>4} photos: found in {row.found:.0%}, leads {row.leads:.0%} "
+            f"(the usual leader, whatever the photo: {row.rival:.0%})"
+        )
     for line in unparsed:
         print(f"error: {line}", file=sys.stderr)
     return 1 if unparsed else status
@@ -162,6 +187,21 @@ def demo(argv: Sequence[str]) -> int:
     print(f"gain      {after[0] - before[0]:+6.2f} dB  SSIM {after[1] - before[1]:+.4f}")
     print(f"\nfigure: {args.output / 'figure.png'}")
     return 0
+
+
+def _how_sure(examined: Examination) -> str:
+    """A line a degradation: ``  fog 98 % sure, severity 55.9 (48 to 63)`` or ``  no fog, 98 % sure``."""
+    lines = []
+    for kind in KINDS:
+        finding, chance = examined.diagnosis[kind], examined.presence[kind]
+        percent = round(100 * (chance if finding else 1 - chance))
+        sure = f"{percent} % sure" if percent < 100 else "over 99 % sure"
+        if finding is None:
+            lines.append(f"  no {NAMES[kind]}, {sure}")
+        else:
+            low, high = examined.intervals[kind]["severity"][0]
+            lines.append(f"  {NAMES[kind]} {sure}, severity {finding.severity:.1f} ({low:.0f} to {high:.0f})")
+    return "\n".join(lines)
 
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:

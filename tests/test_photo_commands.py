@@ -10,8 +10,10 @@ from PIL import Image
 
 from rnr import photo_commands
 from rnr.data.photos import shipped_photos
-from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, files, parse
+from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, Shake, files, parse
+from rnr.diagnosis.examination import Examination
 from rnr.models.compact import CompactRestorer
+from rnr.models.qwen3vl import Qwen3VLReasoner
 
 STEPS = ["1_fog.png", "2_shake.png", "3_rain.png", "4_noise.png"]
 
@@ -57,19 +59,54 @@ def test_degrade_applies_exactly_a_given_diagnosis(photo, tmp_path):
     assert (fog == shake).all() and (shake == rain).all()
 
 
-def test_diagnose_prints_text_that_parses(photo, capsys):
+def test_diagnose_prints_text_that_parses_and_how_sure_it_is(photo, capsys):
     assert photo_commands.diagnose([str(photo)]) == 0
-    name, text = capsys.readouterr().out.strip().split("\n", 1)
+    name, *lines = capsys.readouterr().out.rstrip("\n").split("\n")
     assert name == str(photo)
-    assert isinstance(parse(text), Diagnosis)
+    told = parse("\n".join(line for line in lines if not line.startswith("  ")))
+    assert isinstance(told, Diagnosis)
+    assert [line.startswith("  no ") for line in lines[-4:]] == [told[kind] is None for kind in KINDS]
+
+
+def test_diagnose_says_how_sure_in_words_that_fit_the_numbers(photo, capsys, monkeypatch):
+    found = Diagnosis(fog=Fog(55.9, (0.8, 0.85, 0.9), 0.6), noise=Noise(20, 0.05, 8))
+    chances = {"fog": 0.98, "shake": 0.03, "rain": 0.0004, "noise": 0.9996}
+    intervals = {"fog": {"severity": [(48.2, 63.4)]}, "noise": {"severity": [(19.6, 20.4)]}}
+    examined = Examination(found, chances, intervals)
+    monkeypatch.setattr(Qwen3VLReasoner, "examine", lambda self, images: [examined])
+    assert photo_commands.diagnose([str(photo)]) == 0
+    assert capsys.readouterr().out.rstrip("\n").split("\n")[-4:] == [
+        "  fog 98 % sure, severity 55.9 (48 to 63)",
+        "  no motion blur, 97 % sure",
+        "  no rain streaks, over 99 % sure",
+        "  sensor noise over 99 % sure, severity 20.0 (20 to 20)",
+    ]
 
 
 def test_diagnose_json_is_one_list_with_the_documented_keys(photo, capsys):
     assert photo_commands.diagnose([str(photo), str(photo), "--json"]) == 0
     answers = json.loads(capsys.readouterr().out)
     assert [a["photo"] for a in answers] == [str(photo)] * 2
+    assert set(answers[0]) == {"photo", "diagnosis", "examination"}
     assert set(answers[0]["diagnosis"]) == {*KINDS, "scene"}
-    files.from_dict(answers[0]["diagnosis"])
+    told, examined = files.from_dict(answers[0]["diagnosis"]), answers[0]["examination"]
+    assert {kind for kind in KINDS if examined["presence"][kind] > 0.5} == {k for k in KINDS if told[k] is not None}
+    stated = {kind: set(files.to_dict(told)[kind]) for kind in KINDS if told[kind] is not None}
+    assert {kind: set(found) for kind, found in examined["intervals"].items()} == stated
+    assert all(low <= high for found in examined["intervals"].values() for ends in found.values() for low, high in ends)
+
+
+def test_folders_named_after_what_is_wrong_are_compared_with_what_leads(photo, tmp_path, capsys, monkeypatch):
+    (tmp_path / "real/blur").mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        Image.open(photo).save(tmp_path / "real/blur" / name)
+    said = iter((Diagnosis(shake=Shake(20, 0, 2, 0.2)), Diagnosis(Fog(50, (1, 1, 1), 0.6), Shake(20, 0, 2, 0.2))))
+    monkeypatch.setattr(
+        Qwen3VLReasoner, "examine", lambda *_: [Examination(next(said), dict.fromkeys(KINDS, 0.5))], raising=True
+    )
+    assert photo_commands.diagnose([str(tmp_path / "real"), "--folders"]) == 0
+    out = capsys.readouterr().out
+    assert out.split() == "blur 2 photos: found in 100%, leads 50% (the usual leader, whatever the photo: 100%)".split()
 
 
 def test_restore_keeps_the_size_and_writes_what_it_went_by(photo, tmp_path):

@@ -34,7 +34,7 @@ class Decision:
     """What was chosen, and log-probabilities (n,) of the n tokens that were allowed, in float32.
 
     rivals: for digits that were not chosen, the log-probabilities of what may follow them, as :meth:`Form.after` has it;
-    only where asked for, and where the next digit follows at once.
+    only where asked for, and where another digit follows at once.
     """
 
     choice: Choice
@@ -80,43 +80,54 @@ def write(
     positions = [question.position] * len(scripts)
     seen = torch.ones(len(scripts), question.length, dtype=torch.bool, device=device)
     rivals: dict[int, list[int]] = {}
-    while choices:
+    while choices or rivals:
         ids, fed, places = _align(pending, positions, rivals, device)
         seen = torch.cat([seen, fed], dim=1)
         hidden = model.model.language_model(
             inputs_embeds=model.get_input_embeddings()(ids),
             position_ids=places.expand(3, -1, -1),
-            attention_mask=_mask(seen, ids.shape[1], list(rivals)),
+            attention_mask=_mask(seen, ids.shape[1], pending, rivals),
             past_key_values=question.cache,
             use_cache=True,
         ).last_hidden_state
         for row, tokens in rivals.items():
-            logits = model.lm_head(hidden[row, -1 - len(tokens) : -1]).float()
+            end = ids.shape[1] - len(pending[row])
+            logits = model.lm_head(hidden[row, end - len(tokens) : end]).float()
             for token, scores in zip(tokens, logits, strict=True):
                 following = form.after(answers[row].decisions[-1].choice.place, token)
                 answers[row].decisions[-1].rivals[token] = scores[following.to(device)].log_softmax(dim=0)
         positions = [place + len(tokens) for place, tokens in zip(positions, pending, strict=True)]
         pending, rivals = [[] for _ in scripts], {}
-        for row, decision in _decide(model.lm_head(hidden[:, -1]), choices).items():
+        for row, decision in _decide(model.lm_head(hidden[:, -1]), choices).items() if choices else ():
             answers[row].tokens.extend([*decision.choice.feed, decision.token])
             answers[row].decisions.append(decision)
+            pending[row] = [decision.token]
+            if form is not None and (others := _rivals(decision, form)):
+                rivals[row] = others
             try:
                 choices[row] = scripts[row].send(decision.token)
-                pending[row] = [decision.token, *choices[row].feed]
-                if form is not None and choices[row].place.continues(decision.choice.place) and not choices[row].feed:
-                    others = decision.choice.allowed.tolist()
-                    rivals[row] = [t for t in others if t != decision.token and len(form.after(decision.choice.place, t))]
+                pending[row] += choices[row].feed
             except StopIteration as stop:
                 del choices[row]
                 answers[row].tokens.extend(stop.value)
+                if row not in rivals:
+                    pending[row] = []
     return answers
+
+
+def _rivals(decision: Decision, form: Form) -> list[int]:
+    """The tokens that were not chosen and have choices of their own right behind them; none outside of numbers."""
+    place = decision.choice.place
+    if not form.is_number(place):
+        return []
+    return [t for t in decision.choice.allowed.tolist() if t != decision.token and len(form.after(place, t)) > 0]
 
 
 def _align(
     pending: list[list[int]], positions: list[int], rivals: dict[int, list[int]], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Token ids, whether they are to stay, and their positions, (B, Q) each, aligned on the right. A photo's rivals stand
-    before its one pending token, at the same position as it."""
+    before its pending tokens, at the position of the first of them."""
     width = max(len(tokens) + len(rivals.get(row, ())) for row, tokens in enumerate(pending))
     ids, fed, places = [], [], []
     for row, (tokens, start) in enumerate(zip(pending, positions, strict=True)):
@@ -128,12 +139,14 @@ def _align(
     return torch.tensor(ids, device=device), torch.tensor(fed, device=device), torch.tensor(places, device=device)
 
 
-def _mask(seen: Tensor, width: int, alone: list[int]) -> Tensor:
-    """(B, 1, Q, K): what each of the last Q = ``width`` tokens of ``seen`` (B, K) may look at; in the rows ``alone``
-    each of them sees itself and none of the others."""
+def _mask(seen: Tensor, width: int, pending: list[list[int]], rivals: dict[int, list[int]]) -> Tensor:
+    """(B, 1, Q, K): what each of the last Q = ``width`` tokens of ``seen`` (B, K) may look at. Rivals see themselves and
+    are seen by nobody else."""
     mask = seen[:, None, None, :].repeat(1, 1, width, 1)
     mask[..., -width:] &= torch.ones(width, width, dtype=torch.bool, device=seen.device).tril()
-    mask[alone, ..., -width:] = torch.eye(width, dtype=torch.bool, device=seen.device)
+    for row, others in rivals.items():
+        end = width - len(pending[row])
+        mask[row, 0, range(end - len(others), end), range(-len(pending[row]) - len(others), -len(pending[row]))] = True
     mask[..., 0] = True  # tokens that are masked themselves have to see something, or they turn to NaN
     return mask
 

@@ -35,10 +35,6 @@ class Place:
     index: int = 0
     prefix: str = ""
 
-    def continues(self, other: "Place") -> bool:
-        """Whether this is a later digit of the number that ``other`` belongs to."""
-        return bool(self.prefix) and (self.kind, self.key, self.index) == (other.kind, other.key, other.index)
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -79,6 +75,10 @@ class Form:
         a point comes next or nothing."""
         following = next_characters(_quantity(place.kind, place.key), place.prefix + self.character(token)) or "."
         return torch.tensor([] if following == "." else [self.digits[int(c)] for c in following], dtype=torch.int64)
+
+    def is_number(self, place: Place) -> bool:
+        """Whether digits or a sign are chosen there."""
+        return place.kind is not None and place.key != "presence"
 
     def character(self, token: int) -> str:
         """The digit or sign that ``token`` is."""

@@ -10,12 +10,12 @@ answer is the diagnosis' text, closed by the end of the turn.
 import dataclasses
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
+from peft import LoraConfig
 from torch import Tensor, nn
 from transformers import Qwen2Tokenizer, Qwen3VLForConditionalGeneration
 from transformers.utils import cached_file
@@ -23,8 +23,9 @@ from transformers.utils import cached_file
 from rnr.diagnosis import FIELDS, Diagnosis, ParseFailure, parse, render
 from rnr.diagnosis.examination import Examination
 from rnr.diagnosis.prompt import FULL, SHORT
+from rnr.models.adapters import add_lora, merged, save_adapter, train_only
 from rnr.models.decoding import Answer, read, write
-from rnr.models.estimates import examination
+from rnr.models.estimates import Reading, Temperatures, examination
 from rnr.models.form import Form, Script
 from rnr.models.interfaces import Reasoner
 from rnr.models.patches import patchify
@@ -35,6 +36,15 @@ from rnr.models.views import Views
 from rnr.models.weights import check, locate
 
 SETTINGS = "reasoner.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What ``reasoner.json`` holds; its defaults are those of a checkpoint that has none."""
+
+    views: Views = Views(size=None, tiles=0)
+    prompt: str = FULL
+    temperatures: Temperatures = Temperatures()
 
 
 class Qwen3VLReasoner(Reasoner):
@@ -76,6 +86,7 @@ class Qwen3VLReasoner(Reasoner):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        self.temperatures = Temperatures()
         if checkpoint is None:
             self.views, self.prompt = views or Views(chart=True), prompt or SHORT
             self.tokenizer = train_tokenizer(vocabulary(scenes), small.vocab_size)
@@ -86,7 +97,8 @@ class Qwen3VLReasoner(Reasoner):
             checkpoint = locate(checkpoint)
             check(checkpoint, ["qwen3_vl"], "reasoner")
             settings = _settings(checkpoint)
-            self.views, self.prompt = views or settings[0], prompt or settings[1]
+            self.views, self.prompt = views or settings.views, prompt or settings.prompt
+            self.temperatures = settings.temperatures
             self.tokenizer = Qwen2Tokenizer.from_pretrained(checkpoint)
             self.model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, use_safetensors=True)
         if not answer_weight and not probe_weight:
@@ -99,7 +111,8 @@ class Qwen3VLReasoner(Reasoner):
         self.form = Form(self.tokenizer)
         if gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
-        self._choose_trainable(train_vision, train_merger, train_language, lora_rank)
+        self.base = str(checkpoint)
+        self.lora = self._choose_trainable(train_vision, train_merger, train_language, lora_rank)
 
     def loss(self, images: Tensor, diagnoses: Sequence[Diagnosis]) -> Tensor:
         """See :meth:`Reasoner.loss`; the mean is weighted, and the probes' losses added. One diagnosis a photo."""
@@ -134,20 +147,26 @@ class Qwen3VLReasoner(Reasoner):
             loss = loss + self.probe_weight * self.understand(hidden[:, -answers.shape[1] - 1], diagnoses)
         return loss
 
-    @torch.no_grad()
     def examine(self, images: Tensor, fields: Sequence[str] = FIELDS) -> list[Examination | ParseFailure]:
         """See :meth:`Reasoner.examine`. Words are greedy, numbers the expectation over what their digits might have been;
-        written in the form of a diagnosis, and no further than the last line that ``fields`` ask for."""
+        written in the form of a diagnosis, and no further than the last line that ``fields`` ask for. ``temperatures`` say
+        how sure it is, and change nothing else."""
+        return [
+            reading if isinstance(reading, ParseFailure) else examination(reading, self.form, self.temperatures)
+            for reading in self.weigh(images, fields)
+        ]
+
+    @torch.no_grad()
+    def weigh(self, images: Tensor, fields: Sequence[str] = FIELDS) -> list[Reading | ParseFailure]:
+        """What :meth:`examine` goes by: the answers, with all that was weighed in them and no temperature applied."""
         Diagnosis().keep(fields)  # raises for fields that do not exist
         answers = self.write(images, [self.form.write(fields) for _ in images], self.form)
         texts = self.tokenizer.batch_decode([answer.tokens for answer in answers])
-        found = []
-        for answer, text in zip(answers, texts, strict=True):
-            written = parse(text.removesuffix(END_OF_TURN))
-            if isinstance(written, Diagnosis):
-                written = examination(answer, written.keep(fields), self.form)
-            found.append(written)
-        return found
+        parsed = [parse(text.removesuffix(END_OF_TURN)) for text in texts]
+        return [
+            Reading(answer, written.keep(fields)) if isinstance(written, Diagnosis) else written
+            for answer, written in zip(answers, parsed, strict=True)
+        ]
 
     def write(self, images: Tensor, scripts: Sequence[Script], form: Form | None = None) -> list[Answer]:
         """One answer a photo, each by its own script (see :func:`rnr.models.decoding.write`). images: (B, 3, H, W) in
@@ -160,12 +179,15 @@ class Qwen3VLReasoner(Reasoner):
             self.model.train(training)
 
     def save(self, directory: Path) -> None:
-        """A plain transformers folder, adapters merged, and the views and prompt in ``reasoner.json`` beside it."""
+        """A plain transformers folder, adapters merged, and its :class:`Settings` in ``reasoner.json`` beside it; adapters
+        also by themselves, in peft's format, in ``adapter``."""
         directory = Path(directory)
-        self.model.save_pretrained(directory, state_dict=self._merged())
+        self.model.save_pretrained(directory, state_dict=merged(self.model))
         self.tokenizer.save_pretrained(directory)
-        settings = {"views": dataclasses.asdict(self.views), "prompt": self.prompt}
-        (directory / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        if self.lora is not None:
+            save_adapter(self.model, self.lora, self.base, directory / "adapter")
+        settings = Settings(self.views, self.prompt, self.temperatures)
+        (directory / SETTINGS).write_text(json.dumps(dataclasses.asdict(settings), indent=2) + "\n", encoding="utf-8")
 
     def _prompt(self, images: Tensor) -> dict[str, Tensor]:
         """What the model takes in before it answers: ids and their kinds (B, P), patches and grids of all views."""
@@ -203,43 +225,24 @@ class Qwen3VLReasoner(Reasoner):
         padded = pad(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id)
         return padded.to(device), pad(weights, batch_first=True).to(device)
 
-    def _choose_trainable(self, vision: bool, merger: bool, language: bool, lora_rank: int | None) -> None:
+    def _choose_trainable(
+        self, vision: bool, merger: bool, language: bool, lora_rank: int | None
+    ) -> LoraConfig | None:
         parts = (
             ("model.visual.patch_embed.", "model.visual.pos_embed.", "model.visual.blocks.") * vision
             + ("model.visual.merger.", "model.visual.deepstack_merger_list.") * merger
             + ("model.language_model.", "lm_head.") * language
         )
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(lora_rank is None and name.startswith(parts))
         if lora_rank is None:
-            return
-        linear = [
-            name
-            for name, module in self.model.named_modules()
-            if isinstance(module, nn.Linear) and name.startswith(parts) and name != "lm_head"  # often tied
-        ]
-        inject_adapter_in_model(LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules=linear), self.model)
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()  # an optimiser's small steps would be lost in bfloat16
-
-    def _merged(self) -> dict[str, Tensor]:
-        """The model's state as if it never had adapters."""
-        state = {
-            name.replace(".base_layer.", "."): tensor
-            for name, tensor in self.model.state_dict().items()
-            if ".lora_" not in name
-        }
-        for name, module in self.model.named_modules():
-            if isinstance(module, LoraLayer):
-                weight = state[f"{name}.weight"]
-                state[f"{name}.weight"] = weight + module.get_delta_weight("default").to(weight.dtype)
-        return state
+            train_only(self.model, parts)
+            return None
+        return add_lora(self.model, parts, lora_rank)
 
 
-def _settings(checkpoint: str) -> tuple[Views, str]:
+def _settings(checkpoint: str) -> Settings:
     path = cached_file(checkpoint, SETTINGS, _raise_exceptions_for_missing_entries=False)
     if path is None:
-        return Views(size=None, tiles=0), FULL
+        return Settings()
     settings = json.loads(Path(path).read_text(encoding="utf-8"))
-    return Views(**settings["views"]), settings["prompt"]
+    temperatures = Temperatures(**settings.get("temperatures", {}))  # those of older folders are all 1
+    return Settings(Views(**settings["views"]), settings["prompt"], temperatures)

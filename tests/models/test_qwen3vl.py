@@ -1,21 +1,24 @@
 import dataclasses
 import json
+import math
 
 import pytest
 import scipy.fft
 import torch
+from peft import PeftModel
 from transformers import Qwen2Tokenizer, Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from rnr.diagnosis import FIELDS, KINDS, Diagnosis, Fog, Noise, Rain, Shake, parse, render
 from rnr.diagnosis.prompt import FULL, SHORT
 from rnr.diagnosis.vector import encode
+from rnr.models.estimates import Temperatures
 from rnr.models.qwen3vl import Qwen3VLReasoner
 from rnr.models.small_reasoner import SmallReasoner, cosine_filters
 from rnr.models.tokenizer import END_OF_TURN
 from rnr.models.views import Views, crop
 
-TINY = SmallReasoner(vision_depth=2, vision_width=64, text_depth=2, text_width=64, vocab_size=800)
+TINY = SmallReasoner(vision_depth=2, vision_width=64, patch=8, text_depth=2, text_width=64, vocab_size=800)
 VIEWS = Views(size=32, tiles=1)
 
 TRUTH = [
@@ -265,6 +268,33 @@ def test_saves_and_reloads_the_same(learned, tmp_path):
     assert json.loads((tmp_path / "reasoner.json").read_text())["views"]["size"] == 32
 
 
+def test_temperatures_say_how_sure_it_is_and_change_nothing_else(learned, tmp_path):
+    learned[0].save(tmp_path)
+    images, loaded = photos(3), Qwen3VLReasoner(checkpoint=str(tmp_path))
+    assert loaded.temperatures == Temperatures()
+    before = loaded.examine(images)
+    loaded.temperatures = Temperatures(dict.fromkeys(KINDS, 2.0), dict.fromkeys(KINDS, 4.0) | {"rain": 1.0})
+    loaded.save(tmp_path)
+    after = Qwen3VLReasoner(checkpoint=str(tmp_path)).examine(images)
+    assert [examined.diagnosis for examined in after] == [examined.diagnosis for examined in before]
+    for old, new in zip(before, after, strict=True):
+        for kind in KINDS:
+            odds = [math.log(at.presence[kind] / (1 - at.presence[kind])) for at in (old, new)]
+            assert odds[1] == pytest.approx(odds[0] / 2, rel=0.02)
+        assert new.intervals.get("rain") == old.intervals.get("rain")
+        for kind in old.intervals.keys() - {"rain"}:
+            (low, high), (lower, higher) = (at.intervals[kind]["severity"][0] for at in (old, new))
+            assert lower < low <= high < higher
+
+
+def test_a_folder_from_before_there_were_temperatures(learned, tmp_path):
+    learned[0].save(tmp_path)
+    settings = json.loads((tmp_path / "reasoner.json").read_text())
+    del settings["temperatures"]
+    (tmp_path / "reasoner.json").write_text(json.dumps(settings))
+    assert Qwen3VLReasoner(checkpoint=str(tmp_path)).temperatures == Temperatures()
+
+
 def test_plain_transformers_reads_what_was_saved(learned, tmp_path):
     reasoner = learned[0]
     reasoner.save(tmp_path)
@@ -313,6 +343,26 @@ def test_adapters_start_at_nothing_and_are_merged_when_saved(tmp_path):
     loaded = Qwen3VLReasoner(checkpoint=str(tmp_path))
     assert not any("lora" in name for name, _ in loaded.named_parameters())
     torch.testing.assert_close(loaded.loss(images, TRUTH[:2]), reasoner.loss(images, TRUTH[:2]))
+
+
+def test_adapters_are_read_by_peft_and_by_transformers_alone(public, tmp_path):
+    reasoner = Qwen3VLReasoner(str(public), lora_rank=4).eval()
+    for name, parameter in reasoner.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    reasoner.save(tmp_path)
+    prompt = reasoner._prompt(photos(1, 64, 64))
+    base, onto = (Qwen3VLForConditionalGeneration.from_pretrained(public).eval() for _ in range(2))
+    adapted = PeftModel.from_pretrained(onto, tmp_path / "adapter").eval()
+    again = Qwen3VLForConditionalGeneration.from_pretrained(public).eval()
+    again.load_adapter(str(tmp_path / "adapter"))
+    whole = Qwen3VLForConditionalGeneration.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        plain, *others = (model(**prompt).logits for model in (base, reasoner.model, adapted, again, whole))
+    assert (others[0] - plain).abs().max() > 0.05
+    for logits in others[1:]:
+        torch.testing.assert_close(logits, others[0], atol=1e-4, rtol=0)
+    assert json.loads((tmp_path / "adapter/adapter_config.json").read_text())["base_model_name_or_path"] == str(public)
 
 
 def test_a_public_checkpoint_sees_the_photo_as_qwens_processor_shows_it(public):

@@ -1,0 +1,223 @@
+"""``rnr calibrate``: held-out photos tell how sure the reasoner may be.
+
+Photos are degraded and examined once; temperatures are fitted on what the reasoner weighed, which takes a moment. A photo
+that cannot be used costs one line on stderr; the rest go on, and the command exits with 1 at the end.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from safetensors import SafetensorError
+
+from rnr.data import presets
+from rnr.data.dataset import seed_of
+from rnr.data.depth import depth_of
+from rnr.data.layouts import photos_in
+from rnr.data.photos import Photo, PhotoError, open_photo
+from rnr.degradation import Degrader
+from rnr.diagnosis import FIELDS, KINDS, Diagnosis, ParseFailure
+from rnr.diagnosis.text import NAMES
+from rnr.diagnosis.truth import diagnoses
+from rnr.metrics.calibration import LEVELS, presence_figures, reliability
+from rnr.metrics.restoration import as_saved
+from rnr.models.calibration import Look, Told, chances, crossed, fit, told
+from rnr.models.estimates import Reading, Temperatures
+from rnr.models.form import Form
+from rnr.models.qwen3vl import Qwen3VLReasoner
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+FITTED = FIELDS[:3]  # a scene has no numbers
+
+
+def calibrate(argv: Sequence[str]) -> int:
+    """Fits and shows how sure the reasoner may be."""
+    parser = argparse.ArgumentParser(
+        prog="rnr calibrate",
+        description="Degrade held-out photos, examine them, and fit the temperatures at which the reasoner is as sure as it "
+        "may be. PHOTOS must be none that it was trained on, where it is surer than elsewhere, nor any that figures are "
+        "reported of. No diagnosis changes, only how sure it is. The figures 'after' are of temperatures that the other "
+        "half of the photos gave; the rivals never look: one says the base rate, one the middle of the true numbers.",
+    )
+    parser.add_argument(
+        "photos", nargs="+", metavar="PHOTOS",
+        help="a folder or file of clean photos, reside:FOLDER or ots:FOLDER (published sets as they unpack)",
+    )  # fmt: skip
+    parser.add_argument("--split", choices=("train", "test"), default="train", help="of published sets (default train)")
+    parser.add_argument(
+        "--reasoner", default="shipped/reasoner", metavar="WEIGHTS",
+        help="folder or hub name of the reasoner's weights (default shipped/reasoner)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--preset", default="paper", metavar="NAME",
+        help=f"priors to draw from: {', '.join(presets.names())}, or a YAML file (default paper)",
+    )  # fmt: skip
+    parser.add_argument("--draws", type=int, default=1, metavar="N", help="degradations of each photo (default 1)")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most so many photos, evenly spread (default all)")
+    parser.add_argument("--seed", type=int, default=0, help="of the degradations drawn (default 0)")
+    parser.add_argument(
+        "--figure", type=Path, default=Path("reliability.png"), metavar="FILE",
+        help="picture of the figures (default reliability.png)",
+    )  # fmt: skip
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="write the calibrated reasoner, a new folder")
+    args = parser.parse_args(argv)
+    for name, value in (("draws", args.draws), ("limit", 1 if args.limit is None else args.limit)):
+        if value < 1:
+            parser.error(f"argument --{name}: must be at least 1, got {value}")
+    if args.output is not None and args.output.exists():
+        parser.error(f"argument -o/--output: {args.output} is there already; name a new folder")
+    try:
+        degrader = presets.load(args.preset)
+        photos = [photo for found in photos_in(args.photos, args.split) for photo in found]
+        reasoner = Qwen3VLReasoner(args.reasoner).eval().to(DEVICE)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # PhotoError too
+        parser.exit(2, f"error: {error}\n")
+    if args.limit is not None and args.limit < len(photos):
+        photos = [photos[i * len(photos) // args.limit] for i in range(args.limit)]
+    looks, failed = _examine(reasoner, degrader, photos, args.draws, args.seed)
+    if not looks:
+        parser.exit(1, "error: none of the photos could be examined\n")
+    fitted = fit(looks, reasoner.form)
+    before = [reasoner.temperatures] * len(looks)
+    try:
+        _report(looks, before, crossed(looks, reasoner.form), reasoner.form, args.figure)
+        _show_temperatures(reasoner.temperatures, fitted)
+        if args.output is not None:
+            reasoner.temperatures = fitted
+            _save(reasoner, args.output)
+    except OSError as error:  # a full disk; it names the file
+        parser.exit(1, f"error: {error}\n")
+    return 1 if failed else 0
+
+
+def _examine(
+    reasoner: Qwen3VLReasoner, degrader: Degrader, photos: Sequence[Photo], draws: int, seed: int
+) -> tuple[list[Look], int]:
+    """All looks, and how many photos failed."""
+    looks: list[Look] = []
+    failed = 0
+    console = Console(stderr=True)
+    with Progress(
+        BarColumn(), MofNCompleteColumn(), TextColumn("photos"), TimeRemainingColumn(), console=console,
+        disable=not console.is_terminal,
+    ) as progress:  # fmt: skip
+        for index, photo in enumerate(progress.track(photos)):
+            try:
+                for reading, truth in _degraded(reasoner, degrader, photo, draws, seed):
+                    if isinstance(reading, ParseFailure):
+                        raise PhotoError(f"{photo.path}: the reasoner's answer is no diagnosis ({reading.reason})")
+                    looks.append(Look(index, reading, truth))
+            except PhotoError as error:
+                failed += 1
+                print(f"error: {error}", file=sys.stderr, flush=True)
+            # Too little memory for this photo (RuntimeError): the next one may well go through.
+            except (OSError, RuntimeError) as error:
+                failed += 1
+                print(f"error: {photo.path}: {error}", file=sys.stderr, flush=True)
+    return looks, failed
+
+
+@torch.no_grad()
+def _degraded(
+    reasoner: Qwen3VLReasoner, degrader: Degrader, photo: Photo, draws: int, seed: int
+) -> list[tuple[Reading | ParseFailure, Diagnosis]]:
+    """What is read of ``draws`` degradations of a photo, each with its truth. The draws are those of an evaluation."""
+    pixels = torch.from_numpy(open_photo(photo.path)).permute(2, 0, 1)
+    clean, depth = (
+        (image.to(DEVICE).float() / 255).expand(draws, -1, -1, -1) for image in (pixels, depth_of(photo, pixels))
+    )
+    drawn = degrader.sample([torch.Generator().manual_seed(seed_of(seed, draw, photo.name)) for draw in range(draws)])
+    degraded = Degrader.apply(clean, depth, drawn)
+    # At 8 bit, as photos come.
+    return list(zip(reasoner.weigh(as_saved(degraded.image), FITTED), diagnoses(degraded), strict=True))
+
+
+def _report(
+    looks: Sequence[Look], before: Sequence[Temperatures], after: Sequence[Temperatures], form: Form, file: Path
+) -> None:
+    """Prints the tables, and draws the picture ``file``."""
+    both = (before, after)
+    table = _table(f"Presence, {len(looks)} photos degraded", "Brier", "of the base rate", "ECE", "by chance")
+    for kind in KINDS:
+        old, new = (presence_figures(*chances(looks, at, kind)) for at in both)
+        table.add_row(
+            NAMES[kind], f"{old.brier:.3f} → {new.brier:.3f}", f"{old.brier_of_base_rate:.3f}",
+            f"{old.ece:.3f} → {new.ece:.3f}", f"{old.ece_by_chance:.3f} → {new.ece_by_chance:.3f}",
+        )  # fmt: skip
+    Console(width=120).print(table)
+    old, new = (told(looks, at, form) for at in both)
+    shares = [f"{level:.0%} covers" for level in LEVELS]
+    widest = LEVELS[-1]
+    table = _table("Intervals of what is there and found", "n", *shares, f"width of {widest:.0%}", "of the rival", "unit")
+    for (kind, key), one in old.items():
+        other = new[kind, key]
+        narrow, wide = one.figures(widest), other.figures(widest)
+        table.add_row(
+            f"{kind} {key.replace('_', ' ')}", str(len(one.truth)),
+            *(f"{one.figures(level).covered:.0%} → {other.figures(level).covered:.0%}" for level in LEVELS),
+            f"{narrow.width:.3g} → {wide.width:.3g}", f"{wide.width_of_rival:.3g}", one.spec.unit,
+        )  # fmt: skip
+    Console(width=120).print(table)
+    _draw(looks, both, (old, new), file)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=f"{title} (before → after)", title_justify="left", min_width=60)
+    table.add_column("", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _show_temperatures(before: Temperatures, after: Temperatures) -> None:
+    table = _table("Temperatures, fitted on all photos", "presence", "numbers")
+    for kind in KINDS:
+        pairs = ((before.presence, after.presence), (before.numbers, after.numbers))
+        table.add_row(NAMES[kind], *(f"{old[kind]:.2f} → {new[kind]:.2f}" for old, new in pairs))
+    Console(width=120).print(table)
+
+
+def _draw(
+    looks: Sequence[Look],
+    both: Sequence[Sequence[Temperatures]],
+    intervals: Sequence[dict[tuple[str, str], Told]],
+    file: Path,
+) -> None:
+    """Above, what share of the photos has a degradation against the chance that was given; below, what share of the
+    severities lies in their intervals against the share that should."""
+    figure = Figure(figsize=(3 * len(KINDS), 6.4), layout="constrained")
+    grid = figure.subplots(2, len(KINDS), sharex=True, sharey=True)
+    for column, kind in enumerate(KINDS):
+        for axes in grid[:, column]:
+            axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+        for name, at, found in zip(("before", "after"), both, intervals, strict=True):
+            points = reliability(*chances(looks, at, kind))
+            grid[0, column].plot(points.chance, points.share, marker="o", markersize=4, label=name)
+            if severity := found.get((kind, "severity")):
+                shares = [severity.figures(level).covered for level in LEVELS]
+                grid[1, column].plot(LEVELS, shares, marker="o", markersize=4, label=name)
+        grid[0, column].set(title=NAMES[kind], xlabel="chance given")
+        grid[1, column].set(xlabel="share that intervals should cover")
+    grid[0, 0].set(ylabel="share of photos that have it", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    grid[1, 0].set(ylabel="share of severities that they cover")
+    grid[0, 0].legend()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.stem}.part{file.suffix}")
+    figure.savefig(partial, dpi=110)
+    partial.replace(file)
+    print(f"figure: {file}")
+
+
+def _save(reasoner: Qwen3VLReasoner, folder: Path) -> None:
+    """Whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f"{folder.name}.part")
+    reasoner.save(partial)
+    partial.replace(folder)
+    print(f"calibrated reasoner: {folder}")

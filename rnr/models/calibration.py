@@ -1,0 +1,108 @@
+"""From what a reasoner weighed of degraded photos, and what was so, to the temperatures at which it is as sure as it may be.
+
+Presence is fitted on yes and no, numbers on their digits: the choices that the true number would have taken, as far as
+they were weighed (:func:`rnr.models.estimates.path`). The model need not be run again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rnr.diagnosis import KINDS, Diagnosis, Finding
+from rnr.diagnosis.types import Quantity
+from rnr.metrics.calibration import LEVELS, IntervalFigures, interval_figures, temperature
+from rnr.models.estimates import Reading, Temperatures, chance, estimate, numbers, path, presence
+from rnr.models.form import Form
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the reasoner made of one degraded photo, and what was so. photo: the number of the clean one."""
+
+    photo: int
+    reading: Reading
+    truth: Diagnosis
+
+
+@dataclass(frozen=True)
+class Told:
+    """One quantity of one kind wherever it is there and found, n numbers in all (three of a color).
+
+    intervals: (n, 2) for each of ``LEVELS``. truth: (n,), as it would be printed.
+    """
+
+    spec: Quantity
+    intervals: dict[float, Tensor]
+    truth: Tensor
+
+    def figures(self, level: float) -> IntervalFigures:
+        return interval_figures(self.intervals[level], self.truth, level, self.spec.period)
+
+
+def fit(looks: Sequence[Look], form: Form) -> Temperatures:
+    """The temperatures under which the truth of all ``looks`` is likeliest. Numbers count where their degradation is both
+    there and found."""
+    flags: dict[str, list[tuple[Tensor, int]]] = {kind: [] for kind in KINDS}
+    digits: dict[str, list[tuple[Tensor, int]]] = {kind: [] for kind in KINDS}
+    for look in looks:
+        for kind, scores in presence(look.reading.answer).items():
+            flags[kind].append((scores, int(look.truth[kind] is not None)))
+        for number in numbers(look.reading):
+            if (finding := look.truth[number.kind]) is not None:
+                digits[number.kind] += path(number, form, _true(finding, number.key, number.index))
+    return Temperatures(
+        {kind: _temperature(choices) for kind, choices in flags.items()},
+        {kind: _temperature(choices) for kind, choices in digits.items()},
+    )
+
+
+def crossed(looks: Sequence[Look], form: Form) -> list[Temperatures]:
+    """For each look the temperatures that the other half of the photos gives: what holds of photos not fitted on. The halves
+    are the first and the second, for photos taken one after the other are often alike."""
+    middle = (max((look.photo for look in looks), default=0) + 1) / 2
+    first = fit([look for look in looks if look.photo < middle], form)
+    second = fit([look for look in looks if look.photo >= middle], form)
+    return [second if look.photo < middle else first for look in looks]
+
+
+def told(looks: Sequence[Look], temperatures: Sequence[Temperatures], form: Form) -> dict[tuple[str, str], Told]:
+    """By kind and quantity what is said of it. temperatures: one a look."""
+    rows: dict[tuple[str, str], list[tuple[Quantity, list[tuple[float, float]], float]]] = {}
+    for look, at in zip(looks, temperatures, strict=True):
+        for number in numbers(look.reading):
+            if (finding := look.truth[number.kind]) is None:
+                continue
+            part = estimate(number.decisions, form, number.spec, number.stated, at.numbers[number.kind])
+            truth = number.spec.round(_true(finding, number.key, number.index))
+            intervals = [part.interval(level) for level in LEVELS]
+            rows.setdefault((number.kind, number.key), []).append((number.spec, intervals, truth))
+    result = {}
+    for name, found in sorted(rows.items(), key=lambda row: KINDS.index(row[0][0])):
+        specs, intervals, truth = zip(*found, strict=True)
+        ends = torch.tensor(intervals, dtype=torch.float64).unbind(dim=1)
+        result[name] = Told(specs[0], dict(zip(LEVELS, ends, strict=True)), torch.tensor(truth, dtype=torch.float64))
+    return result
+
+
+def chances(looks: Sequence[Look], temperatures: Sequence[Temperatures], kind: str) -> tuple[Tensor, Tensor]:
+    """(n,) the chance that ``kind`` is there, and (n,) bool whether it is. temperatures: one a look."""
+    given = [
+        chance(presence(look.reading.answer)[kind], at.presence[kind])
+        for look, at in zip(looks, temperatures, strict=True)
+    ]
+    return torch.tensor(given, dtype=torch.float64), torch.tensor([look.truth[kind] is not None for look in looks])
+
+
+def _temperature(choices: Sequence[tuple[Tensor, int]]) -> float:
+    if not choices:
+        return 1.0
+    scores = [scores.cpu() for scores, _ in choices]
+    padded = torch.nn.utils.rnn.pad_sequence(scores, batch_first=True, padding_value=float("-inf"))
+    return round(temperature(padded, torch.tensor([right for _, right in choices])), 3)
+
+
+def _true(finding: Finding, key: str, index: int) -> float:
+    value = getattr(finding, key)
+    return value[index] if isinstance(value, tuple) else value

@@ -1,0 +1,49 @@
+import math
+
+import pytest
+import torch
+
+from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, Rain, Shake
+from rnr.models.calibration import Look, chances, crossed, fit, told
+from rnr.models.decoding import Answer, Decision
+from rnr.models.estimates import Reading, Temperatures
+from rnr.models.form import Choice, Form, Place
+from rnr.models.tokenizer import train_tokenizer, vocabulary
+
+FINDINGS = {
+    "fog": Fog(50, (0.8, 0.8, 0.8), 0.5),
+    "shake": Shake(20, 35, 2.8, 0.2),
+    "rain": Rain(12, 0.002, -12, 21, 1.5, 0.6, (0.9, 0.9, 0.9)),
+    "noise": Noise(31, 0.12, 5),
+}
+
+
+@pytest.fixture(scope="module")
+def form():
+    return Form(train_tokenizer(vocabulary(), 600))
+
+
+def look(photo, odds, there):
+    """A look at a photo of whose degradations the reasoner gives the log-odds ``odds`` and finds none."""
+    scores = torch.tensor([0.0, odds]).log_softmax(dim=0)
+    flags = [Decision(Choice(Place(kind, "presence"), [], torch.tensor([7, 8])), 7, scores) for kind in KINDS]
+    return Look(photo, Reading(Answer([], flags), Diagnosis()), Diagnosis(**(FINDINGS if there else {})))
+
+
+def test_temperatures_come_from_the_other_half(form):
+    odds = 2.0  # a chance of 0.88
+    first = [look(photo, odds, photo % 100 < 75) for photo in range(200)]  # where 0.75 was right
+    second = [look(photo, odds, photo % 100 < 95) for photo in range(200, 400)]  # and 0.95
+    hot, cold = odds / math.log(0.75 / 0.25), odds / math.log(0.95 / 0.05)
+    found = crossed([*first, *second], form)
+    for kind in KINDS:
+        assert [at.presence[kind] for at in found[:200]] == pytest.approx([cold] * 200, rel=0.1)
+        assert [at.presence[kind] for at in found[200:]] == pytest.approx([hot] * 200, rel=0.1)
+    given, there = chances(first, found[200:], "fog")
+    assert given.tolist() == pytest.approx([0.75] * 200, abs=0.02) and there.sum() == 150
+
+
+def test_what_was_not_found_has_no_numbers(form):
+    looks = [look(0, -1.0, True), look(1, 1.0, False)]
+    assert fit(looks, form).numbers == Temperatures().numbers
+    assert told(looks, [Temperatures()] * 2, form) == {}
