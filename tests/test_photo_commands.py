@@ -106,7 +106,7 @@ def test_folders_named_after_what_is_wrong_are_compared_with_what_leads(photo, t
     )
     assert photo_commands.diagnose([str(tmp_path / "real"), "--folders"]) == 0
     out = capsys.readouterr().out
-    assert out.split() == "blur 2 photos: found in 100%, leads 50% (the usual leader, whatever the photo: 100%)".split()
+    assert " ".join(out.split()) == "blur 2 photos: found in 100%, leads 50% (the usual leader, whatever the photo: 100%)"
 
 
 def test_restore_keeps_the_size_and_writes_what_it_went_by(photo, tmp_path):
