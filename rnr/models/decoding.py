@@ -1,12 +1,13 @@
 """Greedy decoding of a form, for a batch of photos at once and with no token run that is not needed.
 
 Fixed tokens are fed together with the choice before them, so the model runs once a choice and not once a token. Each
-photo follows a script of its own: in one pass every photo that is not done feeds all that it has up to its next choice,
-aligned on the right. What is only there for the sake of alignment is masked, for good.
+photo follows a script of its own: in one pass the photos that are least far in the form feed what they have up to their
+next choice, aligned on the right, while the others wait for them. What is only there for the sake of alignment is masked,
+for good.
 
 Of a number, greedy decoding sees one digit after the other and never what would have followed another digit. Where that
 is asked for, a digit's rivals run along with it in the same pass, each seeing what stands before and itself alone, and
-are masked afterwards: so each choice also knows its :attr:`Decision.rivals`.
+are masked afterwards: so each choice also knows its :attr:`Decision.rivals`. Rivals without a chance are left out.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from torch import Tensor
 from transformers import DynamicCache, Qwen3VLForConditionalGeneration
 
 from rnr.models.form import Choice, Form, Script
+
+LEAST = 1e-3  # chance of a rival that is looked at
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Decision:
     """What was chosen, and log-probabilities (n,) of the n tokens that were allowed, in float32.
 
     rivals: for digits that were not chosen, the log-probabilities of what may follow them, as :meth:`Form.after` has it;
-    only where asked for, and where another digit follows at once.
+    only where asked for, where another digit follows at once, and of a chance of at least :data:`LEAST`.
     """
 
     choice: Choice
@@ -76,88 +79,109 @@ def write(
     device = question.cache.layers[0].keys.device
     answers = [Answer() for _ in scripts]
     choices = {row: next(script) for row, script in enumerate(scripts)}
-    pending = [choices[row].feed for row in range(len(scripts))]
+    pending = {row: choice.feed for row, choice in choices.items()}
+    rivals: dict[int, list[int]] = {}
     positions = [question.position] * len(scripts)
     seen = torch.ones(len(scripts), question.length, dtype=torch.bool, device=device)
-    rivals: dict[int, list[int]] = {}
-    while choices or rivals:
-        ids, fed, places = _align(pending, positions, rivals, device)
+    while pending:
+        front = _front(pending, choices)
+        feed = [pending.pop(row) if row in front else [] for row in range(len(scripts))]
+        others = [rivals.pop(row, []) if row in front else [] for row in range(len(scripts))]
+        ids, fed, places = _align(feed, others, positions, device)
         seen = torch.cat([seen, fed], dim=1)
         hidden = model.model.language_model(
             inputs_embeds=model.get_input_embeddings()(ids),
             position_ids=places.expand(3, -1, -1),
-            attention_mask=_mask(seen, ids.shape[1], pending, rivals),
+            attention_mask=_mask(seen, feed, others),
             past_key_values=question.cache,
             use_cache=True,
         ).last_hidden_state
-        for row, tokens in rivals.items():
-            end = ids.shape[1] - len(pending[row])
-            logits = model.lm_head(hidden[row, end - len(tokens) : end]).float()
-            for token, scores in zip(tokens, logits, strict=True):
-                following = form.after(answers[row].decisions[-1].choice.place, token)
-                answers[row].decisions[-1].rivals[token] = scores[following.to(device)].log_softmax(dim=0)
-        positions = [place + len(tokens) for place, tokens in zip(positions, pending, strict=True)]
-        pending, rivals = [[] for _ in scripts], {}
-        for row, decision in _decide(model.lm_head(hidden[:, -1]), choices).items() if choices else ():
+        positions = [place + len(tokens) for place, tokens in zip(positions, feed, strict=True)]
+        # Every state that something is read off, in one go: the rivals', then those that choose.
+        at = [(r, ids.shape[1] - len(feed[r]) - len(others[r]) + i) for r in front for i in range(len(others[r]))]
+        choosing = [row for row in front if row in choices]
+        at += [(row, ids.shape[1] - 1) for row in choosing]
+        logits = model.lm_head(hidden[[row for row, _ in at], [column for _, column in at]]).float()
+        of_rivals = iter(logits)
+        for row in front:
+            for token in others[row]:
+                last = answers[row].decisions[-1]
+                last.rivals[token] = next(of_rivals)[form.after(last.choice.place, token)].log_softmax(dim=0)
+        if not choosing:
+            continue
+        for row, decision in _decide(logits[-len(choosing) :], {row: choices[row] for row in choosing}).items():
             answers[row].tokens.extend([*decision.choice.feed, decision.token])
             answers[row].decisions.append(decision)
-            pending[row] = [decision.token]
-            if form is not None and (others := _rivals(decision, form)):
-                rivals[row] = others
+            watched = [] if form is None else _rivals(decision, form)
+            if watched:
+                rivals[row] = watched
             try:
                 choices[row] = scripts[row].send(decision.token)
-                pending[row] += choices[row].feed
+                pending[row] = [decision.token, *choices[row].feed]
             except StopIteration as stop:
                 del choices[row]
                 answers[row].tokens.extend(stop.value)
-                if row not in rivals:
-                    pending[row] = []
+                if watched:
+                    pending[row] = [decision.token]
     return answers
 
 
+def _front(pending: dict[int, list[int]], choices: dict[int, Choice]) -> list[int]:
+    """The rows to go on with: those whose next choice comes first in the form, and those that have none left."""
+    ranks = {row: choices[row].place.rank if row in choices else () for row in pending}
+    least = min(ranks.values())
+    return sorted(row for row, rank in ranks.items() if rank == least)
+
+
 def _rivals(decision: Decision, form: Form) -> list[int]:
-    """The tokens that were not chosen and have choices of their own right behind them; none outside of numbers."""
+    """The tokens that were not chosen, have a chance, and have choices of their own right behind them; none outside of
+    numbers."""
     place = decision.choice.place
     if not form.is_number(place):
         return []
-    return [t for t in decision.choice.allowed.tolist() if t != decision.token and len(form.after(place, t)) > 0]
+    chances = decision.log_probabilities.detach().exp().tolist()
+    return [
+        token
+        for token, chance in zip(decision.choice.allowed.tolist(), chances, strict=True)
+        if chance >= LEAST and token != decision.token and form.after(place, token)
+    ]
 
 
 def _align(
-    pending: list[list[int]], positions: list[int], rivals: dict[int, list[int]], device: torch.device
+    feed: list[list[int]], others: list[list[int]], positions: list[int], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids, whether they are to stay, and their positions, (B, Q) each, aligned on the right. A photo's rivals stand
-    before its pending tokens, at the position of the first of them."""
-    width = max(len(tokens) + len(rivals.get(row, ())) for row, tokens in enumerate(pending))
+    """Token ids, whether they are to stay, and their positions, (B, Q) each, aligned on the right. ``others``, a photo's
+    rivals, stand before what it feeds, at the position of the first token of that."""
+    width = max(len(tokens) + len(rivals) for tokens, rivals in zip(feed, others, strict=True))
     ids, fed, places = [], [], []
-    for row, (tokens, start) in enumerate(zip(pending, positions, strict=True)):
-        others = rivals.get(row, [])
-        fill = width - len(tokens) - len(others)
-        ids.append([0] * fill + others + tokens)
-        fed.append([False] * (fill + len(others)) + [True] * len(tokens))
-        places.append([0] * fill + [start] * len(others) + [start + i for i in range(len(tokens))])
+    for tokens, rivals, start in zip(feed, others, positions, strict=True):
+        fill = width - len(tokens) - len(rivals)
+        ids.append([0] * fill + rivals + tokens)
+        fed.append([False] * (fill + len(rivals)) + [True] * len(tokens))
+        places.append([0] * fill + [start] * len(rivals) + [start + i for i in range(len(tokens))])
     return torch.tensor(ids, device=device), torch.tensor(fed, device=device), torch.tensor(places, device=device)
 
 
-def _mask(seen: Tensor, width: int, pending: list[list[int]], rivals: dict[int, list[int]]) -> Tensor:
-    """(B, 1, Q, K): what each of the last Q = ``width`` tokens of ``seen`` (B, K) may look at. Rivals see themselves and
-    are seen by nobody else."""
+def _mask(seen: Tensor, feed: list[list[int]], others: list[list[int]]) -> Tensor:
+    """(B, 1, Q, K): what each of the last Q tokens of ``seen`` (B, K) may look at. Rivals see themselves and are seen by
+    nobody else."""
+    width = max(len(tokens) + len(rivals) for tokens, rivals in zip(feed, others, strict=True))
     mask = seen[:, None, None, :].repeat(1, 1, width, 1)
     mask[..., -width:] &= torch.ones(width, width, dtype=torch.bool, device=seen.device).tril()
-    for row, others in rivals.items():
-        end = width - len(pending[row])
-        mask[row, 0, range(end - len(others), end), range(-len(pending[row]) - len(others), -len(pending[row]))] = True
+    for row, (tokens, rivals) in enumerate(zip(feed, others, strict=True)):
+        behind = range(len(tokens) + 1, len(tokens) + len(rivals) + 1)
+        mask[row, 0, [width - i for i in behind], [seen.shape[1] - i for i in behind]] = True
     mask[..., 0] = True  # tokens that are masked themselves have to see something, or they turn to NaN
     return mask
 
 
 def _decide(logits: Tensor, choices: dict[int, Choice]) -> dict[int, Decision]:
-    """The most likely of what is allowed, for each row (photo) that has a choice to make. logits: (B, vocabulary)."""
+    """The most likely of what is allowed, by row (photo). logits: (n, vocabulary), in the order of ``choices``."""
     rows = list(choices)
     allowed = torch.nn.utils.rnn.pad_sequence(
         [choices[row].allowed for row in rows], batch_first=True, padding_value=-1
     ).to(logits.device)
-    scores = logits[rows].float().gather(1, allowed.clamp(min=0)).masked_fill(allowed < 0, float("-inf"))
+    scores = logits.gather(1, allowed.clamp(min=0)).masked_fill(allowed < 0, float("-inf"))
     scores = scores.log_softmax(dim=1)
     best = scores.argmax(dim=1, keepdim=True)
     tokens = allowed.gather(1, best).squeeze(1).tolist()

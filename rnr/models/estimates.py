@@ -109,30 +109,29 @@ def estimate(decisions: Sequence[Decision], form: Form, spec: Quantity, stated: 
 
     temperature: of all probabilities in it; above 1 they are flattened.
     """
-    values, probabilities = [], []
+    if not decisions:
+        return Estimate(torch.tensor([stated]), torch.ones(1), spec.period)
+    values: list[float] = []
+    probabilities: list[Tensor] = []  # a vector for each list of values that was added
     reached = torch.ones(())
-    for place, decision in enumerate(decisions):
-        chances = (decision.log_probabilities / temperature).softmax(dim=0).cpu()
-        last = place == len(decisions) - 1
-        for token, chance in zip(decision.choice.allowed.tolist(), chances, strict=True):
-            prefix = decision.choice.place.prefix + form.character(token)
-            if token == decision.token and not last:
-                continue  # what follows has decisions of its own
+    for decision in decisions:
+        prefix, tokens = decision.choice.place.prefix, decision.choice.allowed.tolist()
+        chances = reached * (decision.log_probabilities / temperature).softmax(dim=0).cpu()
+        chosen = tokens.index(decision.token)
+        leaves = []
+        for i, token in enumerate(tokens):
+            begun = prefix + form.character(token)
             if token in decision.rivals:
-                following = (decision.rivals[token] / temperature).softmax(dim=0).cpu()
-                for digit, share in zip(form.after(decision.choice.place, token).tolist(), following, strict=True):
-                    values.append(middle(spec, prefix + form.character(digit)))
-                    probabilities.append(reached * chance * share)
-            else:
-                values.append(middle(spec, prefix))
-                probabilities.append(reached * chance)
-        reached = reached * chances[decision.choice.allowed.tolist().index(decision.token)]
-    if not values:
-        values, probabilities = [stated], [torch.ones(())]
+                digits = form.after(decision.choice.place, token)
+                values += [middle(spec, begun + form.character(digit)) for digit in digits]
+                probabilities.append(chances[i] * (decision.rivals[token] / temperature).softmax(dim=0).cpu())
+            elif i != chosen or decision is decisions[-1]:  # what follows the chosen one has decisions of its own
+                leaves.append((middle(spec, begun), i))
+        values += [value for value, _ in leaves]
+        probabilities.append(chances[[i for _, i in leaves]])
+        reached = chances[chosen]
     order = sorted(range(len(values)), key=values.__getitem__)
-    return Estimate(
-        torch.tensor([values[i] for i in order]), torch.stack([probabilities[i] for i in order]), spec.period
-    )
+    return Estimate(torch.tensor(values)[order], torch.cat(probabilities)[order], spec.period)
 
 
 def path(number: Number, form: Form, value: float) -> list[tuple[Tensor, int]]:
@@ -146,7 +145,7 @@ def path(number: Number, form: Form, value: float) -> list[tuple[Tensor, int]]:
         if (token := allowed[right]) == decision.token:
             continue
         if token in decision.rivals:
-            digits = form.after(decision.choice.place, token).tolist()
+            digits = form.after(decision.choice.place, token)
             begun = [prefix + form.character(token) + form.character(digit) for digit in digits]
             steps.append((decision.rivals[token], _towards(value, number.spec, begun)))
         break
@@ -183,10 +182,9 @@ def examination(reading: Reading, form: Form, temperatures: Temperatures) -> Exa
     means: dict[str, dict[str, list[float]]] = {kind: {} for kind in KINDS if written[kind] is not None}
     intervals: dict[str, dict[str, list[Interval]]] = {kind: {} for kind in means}
     for number in numbers(reading):
-        plain, fair = (
-            estimate(number.decisions, form, number.spec, number.stated, temperature)
-            for temperature in (1.0, temperatures.numbers[number.kind])
-        )
+        plain = fair = estimate(number.decisions, form, number.spec, number.stated)
+        if (temperature := temperatures.numbers[number.kind]) != 1:
+            fair = estimate(number.decisions, form, number.spec, number.stated, temperature)
         means[number.kind].setdefault(number.key, []).append(number.spec.round(float(plain.mean)))
         intervals[number.kind].setdefault(number.key, []).append(fair.interval())
     findings = {

@@ -35,6 +35,15 @@ class Place:
     index: int = 0
     prefix: str = ""
 
+    @property
+    def rank(self) -> tuple[int, ...]:
+        """Places that come earlier in the form have the lesser one; all of a scene have the same."""
+        if self.kind is None:
+            return (3,)
+        keys = ("presence", *quantities(FINDINGS[self.kind]))
+        line = min(keys.index(self.key), 2)  # presence, severity, or a degradation's own line
+        return (line, KINDS.index(self.kind), keys.index(self.key), self.index, len(self.prefix))
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -70,11 +79,11 @@ class Form:
         self.within, self.anything = torch.tensor([*more, self.end]), torch.tensor([*begin, *more, self.end])
         self._begins = frozenset(begin)
 
-    def after(self, place: Place, token: int) -> Tensor:
-        """(n,) int64: the digits that may follow if ``token`` is chosen at ``place`` of a number, in rising order; empty if
-        a point comes next or nothing."""
+    def after(self, place: Place, token: int) -> list[int]:
+        """The digits that may follow if ``token`` is chosen at ``place`` of a number, in rising order; none if a point comes
+        next or nothing."""
         following = next_characters(_quantity(place.kind, place.key), place.prefix + self.character(token)) or "."
-        return torch.tensor([] if following == "." else [self.digits[int(c)] for c in following], dtype=torch.int64)
+        return [] if following == "." else [self.digits[int(c)] for c in following]
 
     def is_number(self, place: Place) -> bool:
         """Whether digits or a sign are chosen there."""
