@@ -5,17 +5,16 @@ that cannot be used costs one line on stderr; the rest go on, and the command ex
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from safetensors import SafetensorError
 
+from rnr.command_line import Failures, add_photo_sources, progress
 from rnr.data import presets
 from rnr.data.dataset import seed_of
 from rnr.data.depth import depth_of
@@ -45,11 +44,7 @@ def calibrate(argv: Sequence[str]) -> int:
         "reported of. No diagnosis changes, only how sure it is. The figures 'after' are of temperatures that the other "
         "half of the photos gave; the rivals never look: one says the base rate, one the middle of the true numbers.",
     )
-    parser.add_argument(
-        "photos", nargs="+", metavar="PHOTOS",
-        help="a folder or file of clean photos, reside:FOLDER or ots:FOLDER (published sets as they unpack)",
-    )  # fmt: skip
-    parser.add_argument("--split", choices=("train", "test"), default="train", help="of published sets (default train)")
+    add_photo_sources(parser)
     parser.add_argument(
         "--reasoner", default="shipped/reasoner", metavar="WEIGHTS",
         help="folder or hub name of the reasoner's weights (default shipped/reasoner)",
@@ -100,27 +95,15 @@ def _examine(
     reasoner: Qwen3VLReasoner, degrader: Degrader, photos: Sequence[Photo], draws: int, seed: int
 ) -> tuple[list[Look], int]:
     """All looks, and how many photos failed."""
-    looks: list[Look] = []
-    failed = 0
-    console = Console(stderr=True)
-    with Progress(
-        BarColumn(), MofNCompleteColumn(), TextColumn("photos"), TimeRemainingColumn(), console=console,
-        disable=not console.is_terminal,
-    ) as progress:  # fmt: skip
-        for index, photo in enumerate(progress.track(photos)):
-            try:
+    looks, failures = [], Failures()
+    with progress("photos") as bar:
+        for index, photo in enumerate(bar.track(photos)):
+            with failures.passing_over(photo):
                 for reading, truth in _degraded(reasoner, degrader, photo, draws, seed):
                     if isinstance(reading, ParseFailure):
                         raise PhotoError(f"{photo.path}: the reasoner's answer is no diagnosis ({reading.reason})")
                     looks.append(Look(index, reading, truth))
-            except PhotoError as error:
-                failed += 1
-                print(f"error: {error}", file=sys.stderr, flush=True)
-            # Too little memory for this photo (RuntimeError): the next one may well go through.
-            except (OSError, RuntimeError) as error:
-                failed += 1
-                print(f"error: {photo.path}: {error}", file=sys.stderr, flush=True)
-    return looks, failed
+    return looks, failures.count
 
 
 @torch.no_grad()

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
+from rich.progress import track
 from safetensors import SafetensorError
 
+from rnr.command_line import Failures, add_photo_sources, find_all, progress
 from rnr.data.depth import DepthPrior, classical, save_depth
 from rnr.data.layouts import photos_in
-from rnr.data.photos import DEPTH_SUFFIXES, Photo, PhotoError, find_photos, open_photo, photo_at, photo_size
+from rnr.data.photos import DEPTH_SUFFIXES, PhotoError, open_photo, photo_size
 from rnr.diagnosis.scene import problems
 
 
@@ -53,11 +53,11 @@ def depth(argv: Sequence[str]) -> int:
 
 
 def _write_depth(prior: DepthPrior, sources: Sequence[Path], output: Path) -> int:
-    failed = kept = 0
+    failures, kept = Failures(), 0
     first: dict[Path, Path] = {}  # the photo that each file of depth is of
-    found = [entry for source in sources for entry in _found(source)]
+    found = list(find_all(sources))
     for photo in track(found, description="", disable=len(found) < 2 or not sys.stderr.isatty()):
-        try:
+        with failures.passing_over(photo):
             if isinstance(photo, PhotoError):
                 raise photo
             target = (output / photo.name).with_suffix(".png")
@@ -69,23 +69,9 @@ def _write_depth(prior: DepthPrior, sources: Sequence[Path], output: Path) -> in
             estimate = prior(photo, torch.from_numpy(open_photo(photo.path)).permute(2, 0, 1))
             target.parent.mkdir(parents=True, exist_ok=True)
             save_depth(estimate, target)
-        except PhotoError as error:
-            failed += 1
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        # A full disk, or a photo that this model cannot take: the next one may well go through.
-        except (OSError, RuntimeError, ValueError) as error:
-            failed += 1
-            print(f"error: {photo.path}: {error}", file=sys.stderr, flush=True)
     already = f", of which {kept} were there already" if kept else ""
-    print(f"{output}: depth of {len(found) - failed} of {len(found)} photos{already}")
-    return 1 if failed else 0
-
-
-def _found(source: Path) -> Sequence[Photo | PhotoError]:
-    try:
-        return find_photos(source) if source.is_dir() else [photo_at(source)]
-    except PhotoError as error:
-        return [error]
+    print(f"{output}: depth of {len(found) - failures.count} of {len(found)} photos{already}")
+    return 1 if failures.count else 0
 
 
 def _refuse_among_photos(parser: argparse.ArgumentParser, sources: Sequence[Path], output: Path) -> None:
@@ -113,11 +99,7 @@ def scenes(argv: Sequence[str]) -> int:
         description="Describe the scene of clean photos as appendix A.1 asks, a line a photo. Killed and run again, it "
         "goes on where it was.",
     )
-    parser.add_argument(
-        "photos", nargs="*", metavar="PHOTOS",
-        help="a folder or file of clean photos, reside:FOLDER or ots:FOLDER (published sets as they unpack)",
-    )  # fmt: skip
-    parser.add_argument("--split", choices=("train", "test"), default="train", help="of published sets (default train)")
+    add_photo_sources(parser, "*")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE",
         help="a scenes.jsonl; read where it lies in the folder of the photos, or up to two above",
@@ -145,19 +127,13 @@ def _describe(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         parser.exit(2, f"error: {error}\n")
     except OSError as error:
         parser.exit(2, f"error: {args.output}: {error}\n")
-    failed = 0
-
-    def fail(error: PhotoError) -> None:
-        nonlocal failed
-        failed += 1
-        print(f"error: {error}", file=sys.stderr, flush=True)
-
+    failures = Failures()
     sizes: dict[tuple[int, int], list[Path]] = {}
     for path in sorted(path for path in paths if path.resolve() not in done):
         try:
             sizes.setdefault(photo_size(path), []).append(path)
         except PhotoError as error:
-            fail(error)
+            failures.tell(error)
     batches = [
         group[start : start + args.batch] for group in sizes.values() for start in range(0, len(group), args.batch)
     ]
@@ -170,21 +146,21 @@ def _describe(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
             parser.exit(2, f"error: {error}\n")
     left = sum(map(len, batches))
     try:
-        with _scene_progress() as progress, args.output.open("a", encoding="utf-8") as file:
-            task = progress.add_task("", total=len(paths), completed=len(paths) - left)
+        with progress("photos") as bar, args.output.open("a", encoding="utf-8") as file:
+            task = bar.add_task("", total=len(paths), completed=len(paths) - left)
             for batch in batches:
                 for path, scene in zip(batch, _described(captioner.describe, batch), strict=True):
                     if isinstance(scene, PhotoError):
-                        fail(scene)
+                        failures.tell(scene)
                     else:
                         line = {"photo": _relative(path, args.output), "scene": scene}
                         file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 file.flush()
-                progress.advance(task, len(batch))
+                bar.advance(task, len(batch))
     except OSError as error:  # a full disk
         parser.exit(1, f"error: {args.output}: {error}; run the same command again to go on\n")
-    print(f"{args.output}: {len(paths) - failed} scenes of {len(paths)} photos")
-    return 1 if failed else 0
+    print(f"{args.output}: {len(paths) - failures.count} scenes of {len(paths)} photos")
+    return 1 if failures.count else 0
 
 
 def _described(
@@ -279,11 +255,3 @@ def _reopen_scenes(file: Path) -> set[Path]:
 
 def _relative(photo: Path, file: Path) -> str:
     return Path(os.path.relpath(photo.parent.resolve() / photo.name, file.parent.resolve())).as_posix()
-
-
-def _scene_progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        BarColumn(), MofNCompleteColumn(), TextColumn("photos"), TimeRemainingColumn(), console=console,
-        disable=not console.is_terminal,
-    )  # fmt: skip

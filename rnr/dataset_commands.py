@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch.utils.data import Dataset
 
+from rnr.command_line import add_photo_sources, progress
 from rnr.data import presets
 from rnr.data.build import build, run
 from rnr.data.built import BuiltSet, open_set, photo_of
@@ -46,12 +46,8 @@ def _add_build(commands: argparse._SubParsersAction) -> None:
         description="Degrade photos by Eq. 1; write every step, all that was drawn, and the true diagnosis. "
         "Killed and run again, it goes on where it was.",
     )
-    parser.add_argument(
-        "photos", nargs="+", metavar="PHOTOS",
-        help="a folder or file of clean photos, reside:FOLDER or ots:FOLDER (published sets as they unpack)",
-    )  # fmt: skip
+    add_photo_sources(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the set")
-    parser.add_argument("--split", choices=("train", "test"), default="train", help="of published sets (default train)")
     parser.add_argument("--preset", default="paper", help=f"priors: {', '.join(presets.names())}, or a .yaml of yours")
     parser.add_argument("--looks", type=int, default=1, help="degradations of each photo (default 1)")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default 0)")
@@ -88,11 +84,11 @@ def _build(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
             raise ValueError(f"shards must be at least 0 megabytes, got {args.shards}")
         photos = [photo for found in photos_in(args.photos, args.split) for photo in found]
         total, told = len(photos) * recipe.looks, set()
-        with _progress() as progress:
-            task = progress.add_task("", total=total)
+        with progress("samples") as bar:
+            task = bar.add_task("", total=total)
 
             def report(error: str | None) -> None:
-                progress.advance(task)
+                bar.advance(task)
                 if error and error not in told:  # once a photo, however many looks
                     told.add(error)
                     print(f"error: {error}", file=sys.stderr, flush=True)
@@ -112,8 +108,8 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     except PhotoError as error:
         parser.exit(1, f"error: {error}\n")
     results: list[Checked] = []
-    with _progress() as progress:
-        for result in progress.track(run(Checks(built), range(len(built.keys)), args.workers), total=len(built.keys)):
+    with progress("samples") as bar:
+        for result in bar.track(run(Checks(built), range(len(built.keys)), args.workers), total=len(built.keys)):
             results.append(result)
             if result.error:
                 print(f"error: {args.folder}: sample {result.key}: {result.error}", file=sys.stderr, flush=True)
@@ -194,11 +190,3 @@ def _print_summary(built: BuiltSet, good: Sequence[Checked]) -> None:
     similarities = [result.ssim for result in good if not math.isnan(result.ssim)]
     mean_ssim = f"{sum(similarities) / len(similarities):.4f}" if similarities else "-"
     print(f"input: PSNR {sum(result.psnr for result in good) / len(good):.2f} dB, SSIM {mean_ssim} (means)")
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        BarColumn(), MofNCompleteColumn(), TextColumn("samples"), TimeRemainingColumn(), console=console,
-        disable=not console.is_terminal,
-    )  # fmt: skip

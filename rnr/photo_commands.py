@@ -6,7 +6,7 @@ A photo that cannot be used costs one line on stderr; the rest go on, and the co
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -14,10 +14,11 @@ from rich.progress import track
 from safetensors import SafetensorError
 from torch import Tensor
 
+from rnr.command_line import Failures, find_all
 from rnr.data import presets
 from rnr.data.dataset import seed_of
 from rnr.data.depth import depth_of
-from rnr.data.photos import Photo, PhotoError, find_photos, open_photo, photo_at, save_photo, shipped_photos
+from rnr.data.photos import Photo, PhotoError, open_photo, save_photo, shipped_photos
 from rnr.degradation import Degrader
 from rnr.diagnosis import KINDS, Diagnosis, ParseFailure, files, render, truth
 from rnr.diagnosis.edit import with_severity
@@ -244,21 +245,12 @@ def _setting(text: str) -> tuple[str, float]:
     return kind, severity
 
 
-def _find(paths: Sequence[Path]) -> Iterator[Photo | PhotoError]:
-    for path in paths:
-        try:
-            yield from find_photos(path) if path.is_dir() else [photo_at(path)]
-        except PhotoError as error:
-            yield error
-
-
 def _each(paths: Sequence[Path], one: Callable[[Photo, Tensor, Path], None], output: Path | None) -> int:
     """``one(photo, its image (3, H, W), its output folder)`` for all photos. What fails is reported and passed over."""
-    failed = 0
-    taken: set[str] = set()
-    found = list(_find(paths))
+    failures, taken = Failures(), set()
+    found = list(find_all(paths))
     for photo in track(found, description="", disable=len(found) < 2 or not sys.stderr.isatty()):
-        try:
+        with failures.passing_over(photo):
             if isinstance(photo, PhotoError):
                 raise photo
             image = _open(photo)
@@ -266,14 +258,7 @@ def _each(paths: Sequence[Path], one: Callable[[Photo, Tensor, Path], None], out
             if output is not None:
                 folder.mkdir(parents=True, exist_ok=True)
             one(photo, image, folder)
-        except PhotoError as error:
-            failed += 1
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        # A full disk, or too little memory for this photo (RuntimeError): the next one may well go through.
-        except (OSError, RuntimeError) as error:
-            failed += 1
-            print(f"error: {photo.path}: {error}", file=sys.stderr, flush=True)
-    return 1 if failed else 0
+    return 1 if failures.count else 0
 
 
 def _folder_name(path: Path, taken: set[str]) -> str:

@@ -1,0 +1,61 @@
+"""What the commands share: how sources are named, progress shown, and failures told."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rnr.data.photos import Photo, PhotoError, find_photos, photo_at
+
+
+def add_photo_sources(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
+    """PHOTOS and --split, as :func:`rnr.data.layouts.photos_in` takes them."""
+    parser.add_argument(
+        "photos", nargs=nargs, metavar="PHOTOS",
+        help="a folder or file of clean photos, reside:FOLDER or ots:FOLDER (published sets as they unpack)",
+    )  # fmt: skip
+    parser.add_argument("--split", choices=("train", "test"), default="train", help="of published sets (default train)")
+
+
+def progress(what: str) -> Progress:
+    """A bar on stderr that counts ``what``; nothing where stderr is no terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeRemainingColumn(), console=console,
+        disable=not console.is_terminal,
+    )  # fmt: skip
+
+
+def find_all(paths: Sequence[Path]) -> Iterator[Photo | PhotoError]:
+    """The photos of files and folders, and what is wrong with those that cannot be found."""
+    for path in paths:
+        try:
+            yield from find_photos(path) if path.is_dir() else [photo_at(path)]
+        except PhotoError as error:
+            yield error
+
+
+class Failures:
+    """Counts what could not be done, a line on stderr each; the rest goes on."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def tell(self, error: object) -> None:
+        self.count += 1
+        print(f"error: {error}", file=sys.stderr, flush=True)
+
+    @contextmanager
+    def passing_over(self, photo: Photo | PhotoError) -> Iterator[None]:
+        """What a photo may fail of is told and passed over: that it cannot be used (:class:`PhotoError`), a full disk, too
+        little memory for it (RuntimeError), or that a model does not take it (ValueError)."""
+        try:
+            yield
+        except PhotoError as error:
+            self.tell(error)
+        except (OSError, RuntimeError, ValueError) as error:
+            self.tell(f"{photo.path}: {error}")
