@@ -108,24 +108,6 @@ def haze(image: Tensor, light: Tensor) -> Tensor:
     return clear.clamp(0.02, 1)
 
 
-def exponent(clear: Tensor, transmission: Tensor) -> Tensor:
-    """(B,): the power that bends ``clear`` (B, 1, h, w) in (0, 1] to the given mean transmission (B,), by bisection."""
-    low, high = torch.full_like(transmission, -6), torch.full_like(transmission, 6)  # of the power's logarithm
-    with torch.no_grad():
-        for _ in range(20):
-            middle = (low + high) / 2
-            too_clear = (clear ** middle.exp().view(-1, 1, 1, 1)).mean(dim=(1, 2, 3)) > transmission
-            low, high = torch.where(too_clear, middle, low), torch.where(too_clear, high, middle)
-    return torch.where(transmission < 1, ((low + high) / 2).exp(), 0)
-
-
-def transmission_map(clear: Tensor, power: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, 1, H, W) in (0, 1]: ``clear`` (B, 1, h, w) raised to ``power`` (B,), at full ``size``."""
-    t = clear ** power.view(-1, 1, 1, 1)
-    full = (t.shape[-2] * POOL, t.shape[-1] * POOL)
-    return F.interpolate(t, full, mode="bilinear", align_corners=False)[..., : size[0], : size[1]]
-
-
 def dehaze(image: Tensor, light: Tensor, t: Tensor) -> Tensor:
     """J = (I - A (1 - t)) / max(t, 0.1), clamped to [0, 1]. light: (B, 3); t: (B, 1, H, W)."""
     return ((image - light.view(-1, 3, 1, 1) * (1 - t)) / t.clamp(min=FLOOR)).clamp(0, 1)

@@ -9,9 +9,11 @@ from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, Rain, Shake
 from rnr.diagnosis.vector import encode
 from rnr.models import inverse
 from rnr.models.compact import CompactRestorer, CompactSize, box_ssim, statistics
+from rnr.models.haze import HazeNetwork, misfit
 from rnr.models.inverse import Physics
+from rnr.models.unet import UNetSize
 
-SIZE = CompactSize(widths=(8, 8, 16), blocks=(1, 1, 1), condition=16)
+SIZE = CompactSize(UNetSize((8, 8, 16), (1, 1, 1), 16), UNetSize((8, 8), (1, 1), 16))
 ALL = Diagnosis(
     Fog(50, (0.9, 0.85, 0.8), 0.5),
     Shake(15, 30, 2.0, 0.2),
@@ -36,8 +38,8 @@ def images(count, height=64, width=64):
 
 def physical(image, diagnosis):
     physics = Physics.of([diagnosis], image)
-    clear = inverse.haze(image, physics.light)
-    t = inverse.transmission_map(clear, inverse.exponent(clear, physics.transmission), image.shape[-2:])
+    facts = torch.zeros(1, 1)
+    t = HazeNetwork(1, SIZE.haze)(image, physics, facts).t
     variance = inverse.noise_variance(image, physics).mean(dim=(1, 2, 3))
     return inverse.dehaze(inverse.wiener(image, physics.kernel, variance), physics.light, t)
 
@@ -125,7 +127,11 @@ def test_the_loss_is_that_of_the_photo_put_out(photo):
     model = restorer()
     out = model(degraded, [None])
     expected = (out - clean).abs().mean() + 0.2 * (1 - box_ssim(out, clean))
-    torch.testing.assert_close(model.loss(degraded, clean, [None], torch.Generator()), expected)
+    torch.testing.assert_close(model.loss(degraded, clean, [None], torch.Generator()), expected)  # no fog to be found
+    foggy = Diagnosis(fog=Fog(53, (0.9, 0.9, 0.9), 0.5))
+    haze = model._see(degraded, [foggy])[2]
+    model.error_weight, model.haze_weight = 0, 2
+    torch.testing.assert_close(model.loss(degraded, clean, [foggy], torch.Generator()), 2 * misfit(haze, degraded, clean))
     assert box_ssim(clean, clean).item() == pytest.approx(1, abs=1e-5)
     assert box_ssim(degraded, clean) > box_ssim(1 - clean, clean)
 

@@ -8,12 +8,13 @@ from rnr.data.datamodule import DegradationDataModule
 from rnr.grpo import Anchored
 from rnr.models.compact import CompactRestorer, CompactSize
 from rnr.models.qwen3vl import Qwen3VLReasoner, SmallReasoner
+from rnr.models.unet import UNetSize
 from rnr.models.views import Views
 from rnr.stages import ReasonerSFT, RestorerGRPO, RestorerSFT
 from rnr.stages.callbacks import KeepCheckpoint, SaveWeights
 from rnr.stages.optimizer import Schedule
 
-TINY = CompactSize(widths=(8, 8), blocks=(1, 1), condition=8)
+TINY = CompactSize(UNetSize((8, 8), (1, 1), 8), UNetSize((8, 8), (1, 1), 8))
 
 
 def tiny_reasoner(checkpoint: str | None = None) -> Qwen3VLReasoner:
