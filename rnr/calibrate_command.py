@@ -16,16 +16,13 @@ from safetensors import SafetensorError
 
 from rnr.command_line import Failures, add_photo_sources, progress
 from rnr.data import presets
-from rnr.data.dataset import seed_of
-from rnr.data.depth import depth_of
+from rnr.data.draws import draws_of
 from rnr.data.layouts import photos_in
-from rnr.data.photos import Photo, PhotoError, open_photo
+from rnr.data.photos import Photo, PhotoError
 from rnr.degradation import Degrader
 from rnr.diagnosis import FIELDS, KINDS, Diagnosis, ParseFailure
 from rnr.diagnosis.text import NAMES
-from rnr.diagnosis.truth import diagnoses
 from rnr.metrics.calibration import LEVELS, presence_figures, reliability
-from rnr.metrics.restoration import as_saved
 from rnr.models.calibration import Look, Told, chances, crossed, fit, told
 from rnr.models.estimates import Reading, Temperatures
 from rnr.models.form import Form
@@ -111,14 +108,8 @@ def _degraded(
     reasoner: Qwen3VLReasoner, degrader: Degrader, photo: Photo, draws: int, seed: int
 ) -> list[tuple[Reading | ParseFailure, Diagnosis]]:
     """What is read of ``draws`` degradations of a photo, each with its truth. The draws are those of an evaluation."""
-    pixels = torch.from_numpy(open_photo(photo.path)).permute(2, 0, 1)
-    clean, depth = (
-        (image.to(DEVICE).float() / 255).expand(draws, -1, -1, -1) for image in (pixels, depth_of(photo, pixels))
-    )
-    drawn = degrader.sample([torch.Generator().manual_seed(seed_of(seed, draw, photo.name)) for draw in range(draws)])
-    degraded = Degrader.apply(clean, depth, drawn)
-    # At 8 bit, as photos come.
-    return list(zip(reasoner.weigh(as_saved(degraded.image), FITTED), diagnoses(degraded), strict=True))
+    batch = draws_of(photo, degrader, draws, seed, DEVICE)
+    return list(zip(reasoner.weigh(batch.degraded, FITTED), batch.truth, strict=True))
 
 
 def _report(

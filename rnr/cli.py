@@ -19,7 +19,10 @@ STAGE_COMMANDS = {
     "test": "evaluate a stage on its test photos; without --config, the shipped weights",
     "predict": "restore the photos of a folder by a stage's models",
 }
-REASONER_COMMANDS = {"calibrate": "fit and show how sure the reasoner may be"}
+REASONER_COMMANDS = {
+    "calibrate": "fit and show how sure the reasoner may be",
+    "worth": "show what its diagnoses are worth to the restorer",
+}
 PAPER_COMMANDS = {"ablations": "train and test the rows of Table 3"}
 
 
@@ -49,6 +52,10 @@ def main() -> None:
         from rnr import calibrate_command
 
         sys.exit(calibrate_command.calibrate(rest))
+    elif name == "worth":
+        from rnr import worth_command
+
+        sys.exit(worth_command.worth(rest))
     elif name == "ablations":
         from rnr import ablations
 

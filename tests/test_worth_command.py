@@ -1,0 +1,97 @@
+"""``rnr worth``, as a person uses it, on a restorer that does what it is told."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rnr import worth_command
+from rnr.diagnosis import Diagnosis, Fog
+from rnr.models.interfaces import Reasoner, Restorer
+from rnr.worth_command import ANOTHER, INPUT, NONE, OWN, TRUE, worth
+
+
+class Watcher(Reasoner):
+    """Says fog as dense as the photo is bright, which tells one photo from another."""
+
+    def examine(self, images, fields=()):
+        raise NotImplementedError
+
+    def diagnose(self, images, fields=()):
+        return [Diagnosis(fog=Fog(1 + 99 * image.mean().item(), None, None)) for image in images]
+
+    def loss(self, images, diagnoses):
+        raise NotImplementedError
+
+    def save(self, directory):
+        raise NotImplementedError
+
+
+class Teller(Restorer):
+    """Leaves photos as they are, and remembers what it was told."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def restore(self, images, diagnoses, seeds):
+        self.told.append((images.clone(), list(diagnoses)))
+        return images
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(3):
+        levels = np.random.default_rng(i).integers(40 * i, 40 * i + 120, (40, 48, 3))
+        Image.fromarray(levels.astype(np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def teller(monkeypatch):
+    restorer = Teller()
+    monkeypatch.setattr(worth_command, "load_reasoner", lambda name: Watcher())
+    monkeypatch.setattr(worth_command, "load_restorer", lambda name: restorer)
+    return restorer
+
+
+def test_each_way_gets_its_diagnosis(photos, teller, tmp_path, capsys):
+    (photos / "x.png").write_text("no image")
+    file = tmp_path / "out" / "worth.md"
+    assert worth([str(photos), "--preset", "half", "--draws", "2", "-o", str(file)]) == 1, "a photo could not be used"
+    printed = capsys.readouterr()
+    (error,) = [line for line in printed.err.splitlines() if line.startswith("error: ")]
+    assert "x.png" in error
+    assert "3 photos" in printed.out and all(way in printed.out for way in (INPUT, NONE, ANOTHER, OWN, TRUE))
+    images = [seen for seen, _ in teller.told[::4]]
+    said = [Watcher().diagnose(each) for each in images]
+    for i in range(3):
+        none, another, own, true = (told for _, told in teller.told[4 * i : 4 * i + 4])
+        assert none == [None, None]
+        assert own == said[i]
+        assert another == said[i - 1]
+        assert all(isinstance(each, Diagnosis) for each in true) and true != own
+    rows = [line for line in file.read_text().splitlines() if line.startswith("| ")]
+    assert len(rows) == 2 + 5
+    assert len({row.split("|")[2] for row in rows[2:]}) == 1, "untouched, all ways have the input's PSNR"
+    assert "| 0.0% |" in rows[-1]
+
+
+def test_a_clean_photo_counts_as_100_db(photos, teller, capsys):
+    assert worth([str(photos), "--preset", "clean"]) == 0
+    assert "100.00" in capsys.readouterr().out
+    stored = torch.from_numpy(np.array(Image.open(photos / "0.png"))).permute(2, 0, 1)
+    assert teller.told[0][0].equal(stored[None] / 255)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [(["--draws", "0"], "at least 1, got 0"), (["--preset", "mist"], "'mist' is neither a file nor a preset")],
+)
+def test_a_wrong_command_line_is_told(photos, teller, argv, said, capsys):
+    with pytest.raises(SystemExit) as stop:
+        worth([str(photos), *argv])
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err
