@@ -47,7 +47,7 @@ class CompactRestorer(TrainableRestorer):
             :func:`rnr.models.weights.locate`); None starts from random weights.
         size: of the network; a checkpoint brings its own.
         error_weight, ssim_weight, haze_weight: of the restored photo's error in the loss, of the structure term within
-            it, and of how the fog that was found explains the photo. ``error_weight=0`` trains the latter alone.
+            it, and of what is left when the fog that was found is taken out. ``error_weight=0`` trains the latter alone.
         jitter: spread of the diagnoses that make a group's candidates differ, see :func:`rnr.diagnosis.edit.jitter`.
         tile, overlap: in pixels; larger photos go through the network in tiles.
 
@@ -94,7 +94,7 @@ class CompactRestorer(TrainableRestorer):
     ) -> Tensor:
         """``error_weight`` (mean absolute error + ``ssim_weight`` (1 - SSIM)) plus ``haze_weight`` times the fog's
         :func:`rnr.models.haze.misfit`; this restorer draws nothing from ``generator``."""
-        physics, facts, haze = self._see(degraded, diagnoses)
+        physics, facts, haze = self.see(degraded, diagnoses)
         loss = self.haze_weight * misfit(haze, degraded, clean)
         if self.error_weight == 0:
             return loss
@@ -116,9 +116,9 @@ class CompactRestorer(TrainableRestorer):
 
     def forward(self, images: Tensor, diagnoses: Sequence[Diagnosis | None]) -> Tensor:
         """(B, 3, H, W), not clamped, with gradient. images: (B, 3, H, W) in [0, 1] of any size."""
-        return self._refine(images, *self._see(images, diagnoses))
+        return self._refine(images, *self.see(images, diagnoses))
 
-    def _see(self, images: Tensor, diagnoses: Sequence[Diagnosis | None]) -> tuple[Physics, Tensor, Haze]:
+    def see(self, images: Tensor, diagnoses: Sequence[Diagnosis | None]) -> tuple[Physics, Tensor, Haze]:
         """What the diagnosis and the whole photo, shrunk, say: the physics, facts (B, D) for the networks, the fog."""
         physics = Physics.of(diagnoses, images)
         facts = torch.cat([encode(diagnoses, images), statistics(images)], dim=1)

@@ -18,8 +18,8 @@ from rnr.models.inverse import Physics
 from rnr.models.unet import UNet, UNetSize, reflected, shrink
 
 SIDE = 192  # of the copy that the network sees, the longer one, in pixels
-LIGHT_BOUND = 0.12  # how far each channel of A may be corrected
-MEAN_BOUND = 1.0  # how far the mean transmission may be, in its logit
+LIGHT_BOUND = 0.08  # how far each channel of A may be corrected
+MEAN_BOUND = 0.7  # how far the mean transmission may be, in its logit
 
 
 class Haze(NamedTuple):
@@ -76,14 +76,13 @@ def bent(depth: Tensor, mean: Tensor) -> Tensor:
 
 
 def misfit(haze: Haze, degraded: Tensor, clean: Tensor) -> Tensor:
-    """How far fog over the clean photo, J t + A (1 - t), is from the degraded one where both are shrunk to the size of
-    ``t``: mean absolute difference over the batch, a scalar; photos without fog count as 0. Blur and noise average out
-    at that size, so what is left is fog's."""
+    """How far the degraded photo without its fog, (I - A (1 - t)) / t, is from the clean one where both are shrunk to the
+    size of ``t``: mean absolute difference over the batch, a scalar; photos without fog count as 0. Blur and noise
+    average out at that size."""
     size = haze.t.shape[-2:]
-    small, seen = (F.interpolate(x, size, mode="area") for x in (clean, degraded))
-    light = haze.light.view(-1, 3, 1, 1)
+    aim, seen = (F.interpolate(x, size, mode="area") for x in (clean, degraded))
     foggy = haze.t.amin(dim=(1, 2, 3), keepdim=True) < 1
-    return ((light + haze.t * (small - light) - seen) * foggy).abs().mean()
+    return ((inverse.dehaze(seen, haze.light, haze.t) - aim) * foggy).abs().mean()
 
 
 def _transmission(depth: Tensor, power: Tensor) -> Tensor:

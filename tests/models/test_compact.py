@@ -129,7 +129,7 @@ def test_the_loss_is_that_of_the_photo_put_out(photo):
     expected = (out - clean).abs().mean() + 0.2 * (1 - box_ssim(out, clean))
     torch.testing.assert_close(model.loss(degraded, clean, [None], torch.Generator()), expected)  # no fog to be found
     foggy = Diagnosis(fog=Fog(53, (0.9, 0.9, 0.9), 0.5))
-    haze = model._see(degraded, [foggy])[2]
+    haze = model.see(degraded, [foggy])[2]
     model.error_weight, model.haze_weight = 0, 2
     torch.testing.assert_close(model.loss(degraded, clean, [foggy], torch.Generator()), 2 * misfit(haze, degraded, clean))
     assert box_ssim(clean, clean).item() == pytest.approx(1, abs=1e-5)
