@@ -20,7 +20,7 @@ from rnr.diagnosis import Diagnosis
 from rnr.diagnosis.edit import jitter
 from rnr.diagnosis.vector import LENGTH, encode
 from rnr.models import inverse
-from rnr.models.haze import Haze, HazeNetwork, misfit
+from rnr.models.haze import Haze, HazeNetwork
 from rnr.models.interfaces import TrainableRestorer
 from rnr.models.inverse import Physics
 from rnr.models.tiling import tiled
@@ -46,8 +46,7 @@ class CompactRestorer(TrainableRestorer):
         checkpoint: a folder that :meth:`save` wrote, or several of which the first that is there counts (see
             :func:`rnr.models.weights.locate`); None starts from random weights.
         size: of the network; a checkpoint brings its own.
-        error_weight, ssim_weight, haze_weight: of the restored photo's error in the loss, of the structure term within
-            it, and of what is left when the fog that was found is taken out. ``error_weight=0`` trains the latter alone.
+        ssim_weight: of the structure term in the loss, beside the mean absolute error.
         jitter: spread of the diagnoses that make a group's candidates differ, see :func:`rnr.diagnosis.edit.jitter`.
         tile, overlap: in pixels; larger photos go through the network in tiles.
 
@@ -59,9 +58,7 @@ class CompactRestorer(TrainableRestorer):
         self,
         checkpoint: str | list[str] | None = None,
         size: CompactSize = CompactSize(),
-        error_weight: float = 1.0,
         ssim_weight: float = 0.2,
-        haze_weight: float = 0.5,
         jitter: float = 0.15,
         tile: int = 768,
         overlap: int = 48,
@@ -71,8 +68,7 @@ class CompactRestorer(TrainableRestorer):
         if folder is not None:
             check(str(folder), [NAME], "compact restorer")
             size = _read_size(folder)
-        self.size, self.jitter, self.tile, self.overlap = size, jitter, tile, overlap
-        self.error_weight, self.ssim_weight, self.haze_weight = error_weight, ssim_weight, haze_weight
+        self.size, self.ssim_weight, self.jitter, self.tile, self.overlap = size, ssim_weight, jitter, tile, overlap
         self.haze = HazeNetwork(LENGTH + STATISTICS, size.haze)
         self.network = UNet(11, 6, LENGTH + STATISTICS, size.refine).to(memory_format=torch.channels_last)
         if folder is not None:
@@ -92,15 +88,9 @@ class CompactRestorer(TrainableRestorer):
     def loss(
         self, degraded: Tensor, clean: Tensor, diagnoses: Sequence[Diagnosis | None], generator: torch.Generator
     ) -> Tensor:
-        """``error_weight`` (mean absolute error + ``ssim_weight`` (1 - SSIM)) plus ``haze_weight`` times the fog's
-        :func:`rnr.models.haze.misfit`; this restorer draws nothing from ``generator``."""
-        physics, facts, haze = self.see(degraded, diagnoses)
-        loss = self.haze_weight * misfit(haze, degraded, clean)
-        if self.error_weight == 0:
-            return loss
-        restored = self._refine(degraded, physics, facts, haze)
-        error = F.l1_loss(restored, clean) + self.ssim_weight * (1 - box_ssim(restored, clean))
-        return loss + self.error_weight * error
+        """Mean absolute error plus ``ssim_weight`` (1 - SSIM); this restorer draws nothing from ``generator``."""
+        restored = self(degraded, diagnoses)
+        return F.l1_loss(restored, clean) + self.ssim_weight * (1 - box_ssim(restored, clean))
 
     def rollout(
         self, degraded: Tensor, diagnoses: Sequence[Diagnosis | None], seeds: Sequence[int], group: int

@@ -1,9 +1,12 @@
-"""The parts of Qwen-Image-Edit, as diffusers lays them out: built small, loaded, saved, and given an adapter."""
+"""The parts of Qwen-Image-Edit, as diffusers lays them out: loaded, saved, and given an adapter."""
 
+import importlib.util
 import json
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import diffusers
 import torch
@@ -11,17 +14,19 @@ from diffusers import (
     AutoencoderKLQwenImage,
     FlowMatchEulerDiscreteScheduler,
     QwenImageEditPipeline,
+    QwenImageEditPlusPipeline,
     QwenImageTransformer2DModel,
 )
 from huggingface_hub import save_torch_state_dict
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import nn
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
+from transformers import BitsAndBytesConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.utils import cached_file
 
-from rnr.models.tokenizer import IMAGE, VIDEO, VISION_END, VISION_START, train_tokenizer
+Pipeline = type[QwenImageEditPipeline] | type[QwenImageEditPlusPipeline]
+PIPELINES: tuple[Pipeline, ...] = (QwenImageEditPipeline, QwenImageEditPlusPipeline)
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 ADAPTER = "default"
@@ -29,28 +34,45 @@ ADAPTER = "default"
 
 @dataclass(frozen=True, eq=False)
 class EditParts:
-    """All that ``QwenImageEditPipeline`` is made of, its processor reduced to the half that needs no torchvision."""
+    """All that a ``QwenImageEditPipeline`` or ``QwenImageEditPlusPipeline`` is made of, its processor reduced to the half
+    that needs no torchvision.
 
+    source: the folder of the text encoder as it was loaded, if it cannot be written again as it is now.
+    """
+
+    pipeline: Pipeline
     transformer: QwenImageTransformer2DModel
     vae: AutoencoderKLQwenImage
     text_encoder: Qwen2_5_VLForConditionalGeneration
     tokenizer: Qwen2Tokenizer
     scheduler: FlowMatchEulerDiscreteScheduler
     image_processor: Qwen2VLImageProcessorPil
+    source: Path | None = None
 
     @classmethod
-    def load(cls, checkpoint: str, dtype: torch.dtype) -> "EditParts":
-        """From a folder or the hub, safetensors only, with the adapter if :meth:`save` wrote one."""
+    def load(cls, checkpoint: str, dtype: torch.dtype | Literal["auto"], text_encoder_8bit: bool) -> "EditParts":
+        """From a folder or the hub, safetensors only, with the adapter if :meth:`save` wrote one.
+
+        dtype: ``auto`` takes that of the text encoder as it was saved for all. ``ValueError`` for another pipeline's
+        weights, and for 8 bits without the package that they need.
+        """
+        pipeline = _pipeline(checkpoint)
+        settings = {"subfolder": "text_encoder", "use_safetensors": True}
+        if text_encoder_8bit:
+            settings["quantization_config"] = _eight_bits()
+        text_encoder = Qwen2_5_VLForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype, **settings)
+        if dtype == "auto":
+            dtype = text_encoder.config.dtype or torch.float32
         of_diffusers = {"torch_dtype": dtype, "use_safetensors": True}
         parts = cls(
+            pipeline,
             QwenImageTransformer2DModel.from_pretrained(checkpoint, subfolder="transformer", **of_diffusers),
             AutoencoderKLQwenImage.from_pretrained(checkpoint, subfolder="vae", **of_diffusers),
-            Qwen2_5_VLForConditionalGeneration.from_pretrained(
-                checkpoint, subfolder="text_encoder", dtype=dtype, use_safetensors=True
-            ),
+            text_encoder,
             Qwen2Tokenizer.from_pretrained(checkpoint, subfolder="tokenizer"),
             FlowMatchEulerDiscreteScheduler.from_pretrained(checkpoint, subfolder="scheduler"),
             Qwen2VLImageProcessorPil.from_pretrained(checkpoint, subfolder="processor"),
+            Path(cached_file(checkpoint, "text_encoder/config.json")).parent if text_encoder_8bit else None,
         )
         adapter = cached_file(
             checkpoint,
@@ -63,10 +85,14 @@ class EditParts:
         return parts
 
     def save(self, directory: Path) -> None:
-        """A folder for ``QwenImageEditPipeline.from_pretrained``, with an adapter for ``load_lora_weights``."""
+        """A folder for ``from_pretrained`` of its pipeline, with an adapter for ``load_lora_weights``."""
         directory = Path(directory)
-        for name in ("vae", "text_encoder", "tokenizer", "scheduler"):
+        for name in ("vae", "tokenizer", "scheduler"):
             getattr(self, name).save_pretrained(directory / name)
+        if self.source is None:
+            self.text_encoder.save_pretrained(directory / "text_encoder")
+        else:
+            shutil.copytree(self.source, directory / "text_encoder", dirs_exist_ok=True)
         self.image_processor.save_pretrained(directory / "processor")
         self.tokenizer.save_pretrained(directory / "processor")
         self.transformer.save_config(directory / "transformer")
@@ -86,7 +112,7 @@ class EditParts:
             )
         classes = {name: type(getattr(self, name)) for name in ("transformer", "vae", "scheduler")}
         index = {
-            "_class_name": QwenImageEditPipeline.__name__,
+            "_class_name": self.pipeline.__name__,
             "_diffusers_version": diffusers.__version__,
             **{name: ["diffusers", kind.__name__] for name, kind in classes.items()},
             "text_encoder": ["transformers", type(self.text_encoder).__name__],
@@ -94,6 +120,20 @@ class EditParts:
             "processor": ["transformers", "Qwen2VLProcessor"],
         }
         (directory / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _pipeline(checkpoint: str) -> Pipeline:
+    name = QwenImageEditPipeline.load_config(checkpoint)["_class_name"]
+    for pipeline in PIPELINES:
+        if pipeline.__name__ == name:
+            return pipeline
+    raise ValueError(f"{checkpoint}: holds weights of {name}, not of a Qwen-Image-Edit restorer")
+
+
+def _eight_bits() -> BitsAndBytesConfig:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError("text_encoder_8bit needs a package that is not here: pip install bitsandbytes")
+    return BitsAndBytesConfig(load_in_8bit=True)
 
 
 def has_adapter(transformer: QwenImageTransformer2DModel) -> bool:
@@ -147,73 +187,3 @@ def _unread_layers(transformer: QwenImageTransformer2DModel) -> list[str]:
     that wait for one, or a resumed optimiser that looks for its state, would fail."""
     last = f"transformer_blocks.{len(transformer.transformer_blocks) - 1}"
     return [f"{last}.{layer}" for layer in ("attn.to_add_out", "txt_mlp.net.0.proj", "txt_mlp.net.2")]
-
-
-@dataclass(frozen=True)
-class SmallRestorer:
-    """Sizes of a small model: Qwen-Image-Edit in all but scale. Heads are 32 wide, 16 in the text encoder."""
-
-    depth: int = 2
-    width: int = 128
-    text_depth: int = 2
-    text_width: int = 64
-    vae_width: int = 8
-    vocab_size: int = 512
-
-    def build(self, texts: list[str], dtype: torch.dtype) -> EditParts:
-        """New parts from torch's global random state, with a vocabulary trained on ``texts``."""
-        tokenizer = train_tokenizer(texts, self.vocab_size)
-        parts = EditParts(
-            transformer=QwenImageTransformer2DModel(
-                num_layers=self.depth,
-                attention_head_dim=32,
-                num_attention_heads=self.width // 32,
-                joint_attention_dim=self.text_width,
-                axes_dims_rope=(8, 12, 12),
-            ),
-            vae=AutoencoderKLQwenImage(
-                base_dim=self.vae_width, num_res_blocks=1, latents_mean=[0.0] * 16, latents_std=[1.0] * 16
-            ),
-            text_encoder=Qwen2_5_VLForConditionalGeneration(self._text_encoder(tokenizer)),
-            tokenizer=tokenizer,
-            scheduler=FlowMatchEulerDiscreteScheduler(  # Qwen-Image-Edit's own settings
-                use_dynamic_shifting=True, max_image_seq_len=8192, max_shift=0.9, shift_terminal=0.02
-            ),
-            image_processor=Qwen2VLImageProcessorPil(patch_size=8, min_pixels=16 * 16),
-        )
-        for module in (parts.transformer, parts.vae, parts.text_encoder):
-            for parameter in module.parameters():  # and no buffers, as from_pretrained: angles must stay exact
-                parameter.data = parameter.data.to(dtype)
-        return parts
-
-    def _text_encoder(self, tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
-        image, video, start, end = tokenizer.convert_tokens_to_ids([IMAGE, VIDEO, VISION_START, VISION_END])
-        width, depth, heads = self.text_width, self.text_depth, self.text_width // 16
-        return Qwen2_5_VLConfig(
-            vision_config={
-                "depth": depth,
-                "hidden_size": width,
-                "intermediate_size": 2 * width,
-                "num_heads": heads,
-                "patch_size": 8,
-                "window_size": 32,
-                "fullatt_block_indexes": [depth - 1],
-                "out_hidden_size": width,
-            },
-            text_config={
-                "vocab_size": len(tokenizer),
-                "hidden_size": width,
-                "intermediate_size": 2 * width,
-                "num_hidden_layers": depth,
-                "num_attention_heads": heads,
-                "num_key_value_heads": heads,
-                "bos_token_id": None,
-                "eos_token_id": tokenizer.eos_token_id,
-                "pad_token_id": tokenizer.pad_token_id,
-                "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
-            },
-            image_token_id=image,
-            video_token_id=video,
-            vision_start_token_id=start,
-            vision_end_token_id=end,
-        )

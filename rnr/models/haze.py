@@ -75,15 +75,5 @@ def bent(depth: Tensor, mean: Tensor) -> Tensor:
     return torch.where((mean < 1).view(-1, 1, 1, 1), _transmission(depth, power), 1.0)
 
 
-def misfit(haze: Haze, degraded: Tensor, clean: Tensor) -> Tensor:
-    """How far the degraded photo without its fog, (I - A (1 - t)) / t, is from the clean one where both are shrunk to the
-    size of ``t``: mean absolute difference over the batch, a scalar; photos without fog count as 0. Blur and noise
-    average out at that size."""
-    size = haze.t.shape[-2:]
-    aim, seen = (F.interpolate(x, size, mode="area") for x in (clean, degraded))
-    foggy = haze.t.amin(dim=(1, 2, 3), keepdim=True) < 1
-    return ((inverse.dehaze(seen, haze.light, haze.t) - aim) * foggy).abs().mean()
-
-
 def _transmission(depth: Tensor, power: Tensor) -> Tensor:
     return (-depth * power.view(-1, 1, 1, 1)).exp().clamp(min=MIN_TRANSMISSION)

@@ -14,10 +14,13 @@ def load_reasoner(checkpoint: str) -> Reasoner:
 
 
 def load_restorer(checkpoint: str) -> Restorer:
-    """``FileNotFoundError`` or ``ValueError`` if there are no weights of a restorer under that name."""
+    """Full models in the precision that they were saved in, bfloat16 for the public ones.
+
+    ``FileNotFoundError`` or ``ValueError`` if there are no weights of a restorer under that name.
+    """
     folder = Path(locate(checkpoint))
     if folder.is_dir() and not content(folder).startswith("QwenImageEdit"):
         return CompactRestorer(checkpoint=str(folder))
     from rnr.models.qwen_image_edit import QwenImageEditRestorer  # diffusers is slow to import
 
-    return QwenImageEditRestorer(checkpoint=str(folder))
+    return QwenImageEditRestorer(checkpoint=str(folder), dtype="auto")

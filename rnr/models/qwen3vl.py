@@ -24,6 +24,7 @@ from rnr.diagnosis import FIELDS, Diagnosis, ParseFailure, parse, render
 from rnr.diagnosis.examination import Examination
 from rnr.diagnosis.prompt import FULL, SHORT
 from rnr.models.adapters import add_lora, merged, save_adapter, train_only
+from rnr.models.buffers import ExactBuffers
 from rnr.models.decoding import Answer, read, write
 from rnr.models.estimates import Reading, Temperatures, examination
 from rnr.models.form import Form, Script
@@ -47,7 +48,7 @@ class Settings:
     temperatures: Temperatures = Temperatures()
 
 
-class Qwen3VLReasoner(Reasoner):
+class Qwen3VLReasoner(ExactBuffers, Reasoner):
     """A reasoner around transformers' ``Qwen3VLForConditionalGeneration``.
 
     checkpoint: a folder or a hub name such as ``Qwen/Qwen3-VL-8B-Instruct`` (safetensors only), or several of which the

@@ -20,22 +20,32 @@ def windows(height: int, width: int, tile: int, overlap: int) -> Iterator[Window
             yield slice(top, min(top + tile, height)), slice(left, min(left + tile, width))
 
 
-def tiled(restore: Callable[[Tensor, Window], Tensor], image: Tensor, tile: int, overlap: int) -> Tensor:
-    """``restore(tile, its window)`` over all of ``image`` (B, C, H, W), (B, C, H, W) again.
+def tiled(
+    restore: Callable[[Tensor, Window], Tensor], image: Tensor, tile: int, overlap: int, scale: int = 1
+) -> Tensor:
+    """``restore(tile, its window)`` over all of ``image`` (B, C, H, W): (B, C', scale H, scale W).
 
-    Where tiles overlap, each one's weight falls linearly to its own border. A photo that fits one tile is not touched
-    by any of this.
+    scale: how many times larger than its tile ``restore`` answers. C' is as ``restore`` has it.
+
+    Where tiles overlap, each one's weight falls linearly to its own border; they are added in float32 or better. A photo
+    that fits one tile is not touched by any of this.
     """
     height, width = image.shape[-2:]
     if height <= tile and width <= tile:
         return restore(image, (slice(0, height), slice(0, width)))
-    out, total = torch.zeros_like(image), image.new_zeros(height, width)
+    out = total = None
     for rows, columns in windows(height, width, tile, overlap):
         done = restore(image[..., rows, columns], (rows, columns))
-        weight = _ramp(done.shape[-2], overlap, done)[:, None] * _ramp(done.shape[-1], overlap, done)
-        out[..., rows, columns] += done * weight
-        total[rows, columns] += weight
-    return out.div_(total)
+        if out is None:
+            precision = torch.promote_types(done.dtype, torch.float32)
+            out = done.new_zeros(*done.shape[:-2], scale * height, scale * width, dtype=precision)
+            total = torch.zeros_like(out[0, 0])
+        high, wide = done.shape[-2:]
+        weight = _ramp(high, scale * overlap, out)[:, None] * _ramp(wide, scale * overlap, out)
+        place = tuple(slice(scale * side.start, scale * side.stop) for side in (rows, columns))
+        out[..., *place] += done * weight
+        total[place] += weight
+    return out.div_(total).to(done.dtype)
 
 
 def _starts(length: int, tile: int, overlap: int) -> list[int]:

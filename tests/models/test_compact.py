@@ -9,7 +9,7 @@ from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, Rain, Shake
 from rnr.diagnosis.vector import encode
 from rnr.models import inverse
 from rnr.models.compact import CompactRestorer, CompactSize, box_ssim, statistics
-from rnr.models.haze import HazeNetwork, misfit
+from rnr.models.haze import HazeNetwork
 from rnr.models.inverse import Physics
 from rnr.models.unet import UNetSize
 
@@ -127,11 +127,7 @@ def test_the_loss_is_that_of_the_photo_put_out(photo):
     model = restorer()
     out = model(degraded, [None])
     expected = (out - clean).abs().mean() + 0.2 * (1 - box_ssim(out, clean))
-    torch.testing.assert_close(model.loss(degraded, clean, [None], torch.Generator()), expected)  # no fog to be found
-    foggy = Diagnosis(fog=Fog(53, (0.9, 0.9, 0.9), 0.5))
-    haze = model.see(degraded, [foggy])[2]
-    model.error_weight, model.haze_weight = 0, 2
-    torch.testing.assert_close(model.loss(degraded, clean, [foggy], torch.Generator()), 2 * misfit(haze, degraded, clean))
+    torch.testing.assert_close(model.loss(degraded, clean, [None], torch.Generator()), expected)
     assert box_ssim(clean, clean).item() == pytest.approx(1, abs=1e-5)
     assert box_ssim(degraded, clean) > box_ssim(1 - clean, clean)
 

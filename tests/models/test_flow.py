@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -47,9 +49,23 @@ def test_exact_velocity_leads_back(x0, steps):
     torch.testing.assert_close(sample(exact(x0), noise, sigmas), x0, rtol=0, atol=1e-14)
 
 
-def test_sampler_stays_in_its_dtype():
-    x = sample(lambda x, sigma: x.bfloat16(), torch.ones(2, 3), torch.tensor([1.0, 0.5, 0.0]))
-    assert x.dtype == torch.float32
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sampler_stays_in_its_dtype(dtype):
+    x = sample(lambda x, sigma: x.bfloat16(), torch.ones(2, 3, dtype=dtype), torch.tensor([1.0, 0.5, 0.0]))
+    assert x.dtype == dtype
+
+
+def test_steps_are_rounded_as_by_diffusers():
+    scheduler = FlowMatchEulerDiscreteScheduler(**QWEN)
+    sigmas = schedule(scheduler, 8, 64)
+    scheduler.set_timesteps(
+        sigmas=torch.linspace(1, 1 / 8, 8, dtype=torch.float64).numpy(), mu=time_shift(scheduler, 64)
+    )
+    noise = torch.randn(2, 50, generator=generator()).bfloat16()
+    expected = noise
+    for step in scheduler.timesteps:
+        expected = scheduler.step(torch.sin(3 * expected), step, expected, return_dict=False)[0]
+    assert torch.equal(sample(lambda x, sigma: torch.sin(3 * x), noise, sigmas), expected)
 
 
 @pytest.mark.parametrize("grad_last", range(5))
@@ -107,6 +123,20 @@ def test_schedule_of_a_static_shift():
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     assert schedule(scheduler, 2, 16).tolist() == pytest.approx([1, 0.75, 0])
     assert torch.sigmoid(torch.tensor(time_shift(scheduler, 16))).item() == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("steps", [4, 8])
+def test_schedule_of_a_model_distilled_to_few_steps(steps):
+    """Such a checkpoint brings a scheduler of its own: shift 3 at every size, down to where the steps end."""
+    three = math.log(3)
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        **{**QWEN, "base_shift": three, "max_shift": three, "shift_terminal": None}
+    )
+    plain = torch.linspace(1, 1 / steps, steps)
+    for tokens in (64, 4096):
+        assert schedule(scheduler, steps, tokens).tolist() == pytest.approx(
+            [*(3 * plain / (1 + 2 * plain)).tolist(), 0]
+        )
 
 
 def test_one_step_goes_all_the_way():

@@ -5,7 +5,7 @@ import torch
 
 from rnr.degradation import fog
 from rnr.diagnosis import Diagnosis, Fog
-from rnr.models.haze import LIGHT_BOUND, MEAN_BOUND, Haze, HazeNetwork, bent, misfit
+from rnr.models.haze import LIGHT_BOUND, MEAN_BOUND, HazeNetwork, bent
 from rnr.models.inverse import Physics, dehaze
 from rnr.models.unet import UNetSize
 
@@ -72,17 +72,16 @@ def test_it_corrects_no_further_than_it_may(photo):
     assert 0 < found.t.mean(dim=(1, 2, 3)).logit().abs().max() <= MEAN_BOUND + 1e-3
 
 
-def test_the_true_fog_leads_back_to_the_photo_and_trains_the_network(photo, depth):
+def test_it_learns_where_the_fog_is(photo, depth):
     light, beta = torch.tensor([[0.9, 0.85, 0.8]]), torch.tensor([1.5])
     t = fog.transmission(depth[None], beta)
     foggy = photo * t + light.view(1, 3, 1, 1) * (1 - t)
-    assert misfit(Haze(light, t), foggy, photo[None]) < 1e-3  # t is nowhere below what is divided by
-    assert misfit(Haze(light, torch.ones_like(t)), foggy, photo[None]) == 0  # no fog was diagnosed
+    physics = Physics.of([FOG], foggy)
     model = network()
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     losses = []
     for _ in range(40):
-        loss = misfit(model(foggy, Physics.of([FOG], foggy), FACTS[:1]), foggy, photo[None])
+        loss = (model(foggy, physics, FACTS[:1]).t - t).abs().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

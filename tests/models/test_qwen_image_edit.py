@@ -1,23 +1,14 @@
-import re
-
 import jsonargparse
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from diffusers import QwenImageEditPipeline
-from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit
-from PIL import Image
-from torch import nn
-from transformers import Qwen2Tokenizer
+from small_edit import make, photos, with_living_adapter
 
-from rnr.diagnosis import Diagnosis, Fog, render
+from rnr.diagnosis import Diagnosis, Fog
 from rnr.diagnosis.prompt import EXAMPLE
-from rnr.models import flow, qwen_image_edit
-from rnr.models.edit_parts import SmallRestorer
+from rnr.models.edit_prompt import Prompt
 from rnr.models.interfaces import TrainableRestorer
-from rnr.models.patches import patchify
-from rnr.models.qwen_image_edit import END, SYSTEM, QwenImageEditRestorer
+from rnr.models.qwen_image_edit import QwenImageEditRestorer
+from rnr.models.small_restorer import SmallRestorer
 
 DIAGNOSES = [EXAMPLE, None, Diagnosis(fog=Fog(80, (0.9, 0.9, 0.9), 0.2))]
 UNREAD = [
@@ -27,26 +18,6 @@ UNREAD = [
 ]
 
 
-def photos(count: int = 3, height: int = 32, width: int = 48, seed: int = 0) -> torch.Tensor:
-    """Of 8 bits, as a pipeline takes them."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(256, (count, 3, height, width), generator=generator) / 255
-
-
-def make(**arguments) -> QwenImageEditRestorer:
-    torch.manual_seed(0)
-    return QwenImageEditRestorer(**{"steps": 3, **arguments})
-
-
-def with_living_adapter(**arguments) -> QwenImageEditRestorer:
-    """New adapters do nothing, their second half being zero."""
-    restorer = make(lora_rank=4, lora_alpha=12, **arguments)
-    for name, parameter in restorer.named_parameters():
-        if ".lora_B" in name:
-            nn.init.normal_(parameter, std=0.1)
-    return restorer
-
-
 def trained(restorer: QwenImageEditRestorer) -> set[str]:
     return {name for name, parameter in restorer.named_parameters() if parameter.requires_grad}
 
@@ -54,86 +25,6 @@ def trained(restorer: QwenImageEditRestorer) -> set[str]:
 @pytest.fixture(scope="module")
 def restorer() -> QwenImageEditRestorer:
     return make()
-
-
-class TestAgainstThePipeline:
-    """diffusers' own pipeline around the same parts, held at our size: it resizes to a megapixel otherwise."""
-
-    @pytest.fixture
-    def pipeline(self, restorer, monkeypatch):
-        monkeypatch.setattr(pipeline_qwenimage_edit, "calculate_dimensions", lambda area, ratio: (48, 32, None))
-        pipeline = QwenImageEditPipeline(
-            scheduler=restorer.scheduler,
-            vae=restorer.vae,
-            text_encoder=restorer.text_encoder,
-            tokenizer=restorer.tokenizer,
-            processor=None,
-            transformer=restorer.transformer,
-        )
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
-
-    @pytest.mark.parametrize("guidance", [1.0, 4.0])
-    def test_same_latents_to_the_last_bit(self, restorer, pipeline, monkeypatch, guidance):
-        images, sampled = photos(1), []
-        monkeypatch.setattr(restorer, "guidance", guidance)
-        monkeypatch.setattr(restorer, "steps", 20)  # so many that some sigma * 1000 / 1000 is not sigma
-        sample = flow.sample
-        monkeypatch.setattr(flow, "sample", lambda *inputs: sampled.append(sample(*inputs)) or sampled[0])
-        restored = restorer.restore(images, [EXAMPLE], seeds=[5])
-        prompt, blank = (restorer._prompt(images, [text]) for text in (qwen_image_edit._text(EXAMPLE), " "))
-        inputs = {
-            "image": Image.fromarray((images[0] * 255).byte().permute(1, 2, 0).numpy()),
-            "prompt_embeds": prompt.embedding,
-            "negative_prompt_embeds": blank.embedding if guidance > 1 else None,
-            "true_cfg_scale": guidance,
-            "num_inference_steps": restorer.steps,
-        }
-        latents = pipeline(**inputs, generator=torch.Generator().manual_seed(5), output_type="latent").images
-        assert (sampled[0] - latents).abs().max() == 0
-        assert torch.equal(pipeline.scheduler.sigmas, flow.schedule(restorer.scheduler, restorer.steps, 6))
-        decoded = pipeline(**inputs, generator=torch.Generator().manual_seed(5), output_type="np").images
-        np.testing.assert_allclose(restored.permute(0, 2, 3, 1).numpy(), decoded, atol=1e-6)
-
-    def test_same_prompt(self, pipeline):
-        image = "<|vision_start|><|image_pad|><|vision_end|>"
-        assert SYSTEM + image + "{}" + END == pipeline.prompt_template_encode
-
-    def test_as_many_tokens_dropped_with_the_real_vocabulary(self, pipeline):
-        # Each word of the prompt is one token there, so that they can be counted without it.
-        special = re.compile(r"<\|\w+\|>")
-        words = Qwen2Tokenizer().backend_tokenizer.pre_tokenizer.pre_tokenize_str
-        count = len(special.findall(SYSTEM)) + sum(len(words(part)) for part in special.split(SYSTEM) if part)
-        assert count == pipeline.prompt_template_encode_start_idx
-
-    def test_same_packing(self):
-        latents = torch.randn(2, 16, 4, 6)
-        packed = qwen_image_edit._pack(latents)
-        assert torch.equal(packed, QwenImageEditPipeline._pack_latents(latents, 2, 16, 4, 6))
-        assert torch.equal(qwen_image_edit._unpack(packed, 6), latents)
-
-
-def test_prompt_is_the_encoded_template_from_the_photo_on(restorer):
-    images, text = photos(1), render(EXAMPLE)
-    processor, encoder = restorer.image_processor, restorer.text_encoder
-    normalised = processor.preprocess([images[0].numpy()], do_rescale=False, return_tensors="pt", do_resize=False)
-    assert normalised["image_grid_thw"].tolist() == [[1, 4, 6]]
-    head = SYSTEM + "<|vision_start|>" + 6 * "<|image_pad|>"
-    ids = restorer.tokenizer(head + "<|vision_end|>" + text + END, return_tensors="pt").input_ids
-    with torch.no_grad():
-        hidden = encoder(
-            input_ids=ids,
-            mm_token_type_ids=(ids == encoder.config.image_token_id).int(),
-            output_hidden_states=True,
-            **normalised,
-        ).hidden_states[-1]
-    prompt = restorer._prompt(images, [text])
-    assert prompt.mask is None
-    torch.testing.assert_close(prompt.embedding, hidden[:, -prompt.embedding.shape[1] :])
-    kept = restorer.tokenizer.decode(ids[0, -prompt.embedding.shape[1] :])
-    assert kept.startswith("<|vision_start|>")
-    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (processor.image_mean, processor.image_std))
-    torch.testing.assert_close(patchify((images - mean) / std, 8, 2, 2)[0], normalised["pixel_values"])
 
 
 def test_special_tokens_in_a_scene_are_plain_text(restorer):
@@ -150,14 +41,6 @@ def test_every_size_is_kept(restorer, height, width):
     assert restorer.loss(images, images, DIAGNOSES[:2], torch.Generator().manual_seed(0)).isfinite()
 
 
-def test_padding_continues_the_photo(restorer):
-    image = photos(1, 17, 40)
-    padded = restorer._pad(image)
-    assert padded.shape[-2:] == (32, 48)
-    assert torch.equal(padded[..., :17, :40], image)
-    assert torch.equal(padded, F.pad(image, (0, 8, 0, 15), mode="reflect"))
-
-
 def test_result_does_not_depend_on_the_batch(restorer):
     images = photos()
     together = restorer.restore(images, DIAGNOSES, seeds=[3, 4, 5])
@@ -169,11 +52,11 @@ def test_result_does_not_depend_on_the_batch(restorer):
 def test_padding_of_a_text_is_masked(restorer):
     """A photo's velocity is the same beside a long text; it would not be without the mask."""
     images = photos(2)
-    latents, noise = restorer._encode(images), torch.randn(2, 6, 64)
+    latents, noise = restorer._encode(images), torch.randn(2, 64, 2, 3)
     sigma = torch.full((2,), 0.7)
     short, both = restorer._prompt(images[:1], ["Fog."]), restorer._prompt(images, ["Fog.", "A very long text. " * 20])
     assert both.mask.sum(1).tolist() == [short.embedding.shape[1], both.embedding.shape[1]]
-    unmasked = qwen_image_edit._Prompt(both.embedding, None)
+    unmasked = Prompt(both.embedding, None)
     with torch.no_grad():
         alone = restorer._velocity(noise[:1], sigma[:1], latents[:1], short)[0]
         masked, leaky = (restorer._velocity(noise, sigma, latents, prompt)[0] for prompt in (both, unmasked))
@@ -287,21 +170,6 @@ def test_saves_and_loads(build, dtype, tmp_path):
     assert not list(tmp_path.rglob("*.bin"))
 
 
-def test_alpha_survives_and_pipeline_loads_all(tmp_path):
-    restorer = with_living_adapter()
-    restorer.save(tmp_path)
-    assert QwenImageEditRestorer(checkpoint=str(tmp_path)).transformer.peft_config["default"].lora_alpha == 12
-    pipeline = QwenImageEditPipeline.from_pretrained(tmp_path, processor=None)  # which needs torchvision
-    pipeline.load_lora_weights(tmp_path)
-    images = photos(1)
-    latents, prompt = restorer._encode(images), restorer._prompt(images, ["Fog."])
-    inputs = torch.randn(1, 6, 64), torch.tensor([0.5]), latents, prompt
-    with torch.no_grad():
-        expected = restorer._velocity(*inputs)
-        restorer.transformer = pipeline.transformer
-        torch.testing.assert_close(restorer._velocity(*inputs), expected)
-
-
 def test_save_leaves_no_old_adapter(tmp_path):
     with_living_adapter().save(tmp_path)
     make().save(tmp_path)
@@ -321,6 +189,9 @@ def test_refuses_a_second_adapter(tmp_path):
         ({"steps": 2, "grad_steps": 3}, "grad_steps 3"),
         ({"guidance": 0.5}, "got 0.5"),
         ({"lora_alpha": 8}, "got 8"),
+        ({"tile": 64, "overlap": 64}, "got 64 and a tile of 64"),
+        ({"tile": 40}, "got 128 and a tile of 40"),
+        ({"text_encoder_8bit": True}, "there is none"),
     ],
 )
 def test_refuses_settings_out_of_range(arguments, message):

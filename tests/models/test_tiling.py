@@ -84,6 +84,17 @@ def test_neighbours_that_disagree_are_blended_linearly():
     torch.testing.assert_close(steps, torch.full_like(steps, 1 / 17))
 
 
+def test_answers_may_be_larger_than_their_tiles_and_have_other_channels():
+    image = photo(50, 70)[:, :2].float()
+
+    def grow(piece, window):
+        return F.interpolate(piece[:, :1], scale_factor=4, mode="nearest").bfloat16()
+
+    out = tiled(grow, image, 32, 8, scale=4)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), grow(image, None).float(), rtol=2**-8, atol=0)
+
+
 def test_gradient_reaches_every_pixel():
     image = photo(50, 40).requires_grad_()
     tiled(lambda piece, window: 2 * piece, image, 32, 8).sum().backward()

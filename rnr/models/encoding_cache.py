@@ -1,0 +1,148 @@
+"""What frozen encoders made of a photo and its text, kept on disk for the next time."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+SUFFIX = ".safetensors"
+PARTIAL = ".part"
+
+
+class EncodingCache:
+    """A folder of tensors, each named by what it was made from: a hash of weights, pixels and text.
+
+    Of use where the same photo comes again with the same text: validation and test, whose degradations are drawn from
+    fixed seeds, a photo restored again with other steps or seeds, and training on stored pairs of one size that are not
+    cropped. It saves what the encoders cost and no more: at 512 pixels a tenth of a training step, 4 % of a photo restored
+    in 8 steps (``benchmarks/full_scale.py``). Where photos are degraded or cropped anew every step nothing comes twice,
+    and what is kept for training is only written.
+
+    Any number of processes may share a folder, and may be killed at any time: a file appears whole or not at all, and one
+    that cannot be read counts as missing and is written again.
+
+    Args:
+        folder: made if need be.
+        gigabytes: the folder is kept below this; what was not used for longest goes first.
+        training: also keep what the training loss encodes.
+
+    Raises:
+        ValueError: no room at all.
+    """
+
+    def __init__(self, folder: str, gigabytes: float = 50.0, training: bool = False) -> None:
+        if not gigabytes > 0:
+            raise ValueError(f"gigabytes must be above 0, got {gigabytes:g}")
+        self.folder, self.limit, self.training = Path(folder), gigabytes * 1e9, training
+        self._written: float | None = None  # bytes in the folder, as far as this process knows
+
+    def fetch(
+        self, keys: Sequence[str], compute: Callable[[list[int]], Sequence[Tensor]], together: bool = False
+    ) -> list[Tensor]:
+        """A tensor a key, on the CPU those that were kept. ``compute`` is given the places of what is not here.
+
+        together: if one process must compute, all do, and all of it. Encoders whose weights are spread over the processes
+        run in step or not at all.
+        """
+        found = [self._read(key) for key in keys]
+        missing = [place for place, tensor in enumerate(found) if tensor is None]
+        if together and _anywhere(bool(missing)):
+            missing = list(range(len(keys)))
+        if missing:
+            for place, tensor in zip(missing, compute(missing), strict=True):
+                found[place] = tensor
+                self._write(keys[place], tensor)
+        return found
+
+    def _file(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}{SUFFIX}"
+
+    def _read(self, key: str) -> Tensor | None:
+        file = self._file(key)
+        try:
+            tensor = load_file(file)["encoding"]
+            os.utime(file)  # used just now
+        except (OSError, SafetensorError, KeyError):
+            return None
+        return tensor
+
+    def _write(self, key: str, tensor: Tensor) -> None:
+        file = self._file(key)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f"{key}.{os.getpid()}{PARTIAL}")
+        save_file({"encoding": tensor.detach().cpu().contiguous()}, partial)
+        size = partial.stat().st_size
+        partial.replace(file)
+        self._written = self._shrink() if self._written is None else self._written + size
+        if self._written > self.limit:
+            self._written = self._shrink()
+
+    def _shrink(self) -> float:
+        """Removes the oldest tenth and what a killed process left, if the folder is full. Returns the bytes left."""
+        files = []
+        for file in self.folder.glob("??/*"):
+            try:
+                stat = file.stat()
+            except FileNotFoundError:  # another process was faster
+                continue
+            files.append((stat.st_mtime, stat.st_size, file))
+        total = float(sum(size for _, size, _ in files))
+        if total <= self.limit:
+            return total
+        for _, size, file in sorted(files):
+            if total <= 0.9 * self.limit:
+                break
+            file.unlink(missing_ok=True)
+            total -= size
+        return total
+
+
+def key_of(identity: str, image: Tensor, text: str = "") -> str:
+    """The name of what ``identity`` makes of an image (C, H, W) and a text: equal content, equal name."""
+    content = hashlib.sha256(f"{identity}|{tuple(image.shape)}|{image.dtype}|{text}|".encode())
+    content.update(image.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes())
+    return content.hexdigest()
+
+
+@torch.no_grad()
+def identity_of(model: nn.Module) -> str:
+    """A hash of a model's kind and weights: of every tensor its name, shape, dtype and some hundred values spread over
+    it. All values of a 7 B model would take minutes; a model that was trained on differs in nearly every one."""
+    content = hashlib.sha256(f"{type(model).__name__}|{_settings(model)}".encode())
+    for name, tensor in model.state_dict().items():
+        content.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
+        values = tensor.detach().flatten()[:: max(1, tensor.numel() // 256)]
+        content.update(values.contiguous().cpu().view(torch.uint8).numpy().tobytes())
+    return content.hexdigest()
+
+
+def _settings(model: nn.Module) -> str:
+    """A diffusers or transformers model's configuration, without where it was loaded from and by which version."""
+    config = getattr(model, "config", {})
+    settings = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    kept = {name: value for name, value in settings.items() if not name.startswith("_") and "version" not in name}
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
+def is_spread(model: nn.Module) -> bool:
+    """Whether a model's weights are divided among processes now, by DeepSpeed's ZeRO-3 or by FSDP2, so that it only runs
+    in all of them at once. Gathered for a while, as for an evaluation, each process runs it as it likes."""
+    return any(
+        weight.ds_status.name != "AVAILABLE" if hasattr(weight, "ds_status") else hasattr(weight, "device_mesh")
+        for weight in model.parameters()
+    )
+
+
+def _anywhere(here: bool) -> bool:
+    """Whether any process says so. All must ask."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return here
+    answers = [here] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(answers, here)
+    return any(answers)
