@@ -51,6 +51,7 @@ bench: $(READY)  ## speed beside other ways to do it, in one run
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.degradation
 	$(BIN)/python -m benchmarks.reasoner
+	$(BIN)/python -m benchmarks.restorer
 	$(BIN)/python -m benchmarks.full_scale
 
 clean:  ## remove what runs left behind, but not the environment
