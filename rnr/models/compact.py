@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rnr.diagnosis import Diagnosis
+from rnr.diagnosis import KINDS, Diagnosis
 from rnr.diagnosis.edit import jitter
 from rnr.diagnosis.vector import LENGTH, encode
 from rnr.models import inverse
@@ -105,8 +105,15 @@ class CompactRestorer(TrainableRestorer):
         return out.view(len(degraded), group, *out.shape[1:])
 
     def forward(self, images: Tensor, diagnoses: Sequence[Diagnosis | None]) -> Tensor:
-        """(B, 3, H, W), not clamped, with gradient. images: (B, 3, H, W) in [0, 1] of any size."""
-        return self._refine(images, *self.see(images, diagnoses))
+        """(B, 3, H, W), not clamped, with gradient. images: (B, 3, H, W) in [0, 1] of any size.
+
+        A photo of which the diagnosis says that nothing is wrong with it stays as it is. None says nothing.
+        """
+        ill = [diagnosis is None or any(diagnosis[kind] is not None for kind in KINDS) for diagnosis in diagnoses]
+        if not any(ill) and not torch.is_grad_enabled():
+            return images
+        restored = self._refine(images, *self.see(images, diagnoses))
+        return torch.where(torch.tensor(ill, device=images.device).view(-1, 1, 1, 1), restored, images)
 
     def see(self, images: Tensor, diagnoses: Sequence[Diagnosis | None]) -> tuple[Physics, Tensor, Haze]:
         """What the diagnosis and the whole photo, shrunk, say: the physics, facts (B, D) for the networks, the fog."""
