@@ -52,6 +52,7 @@ bench: $(READY)  ## speed beside other ways to do it, in one run
 	$(BIN)/python -m benchmarks.degradation
 	$(BIN)/python -m benchmarks.reasoner
 	$(BIN)/python -m benchmarks.restorer
+	$(BIN)/python -m benchmarks.grpo
 	$(BIN)/python -m benchmarks.full_scale
 
 clean:  ## remove what runs left behind, but not the environment

@@ -21,9 +21,13 @@ STAGE_COMMANDS = {
 }
 REASONER_COMMANDS = {
     "calibrate": "fit and show how sure the reasoner may be",
+    "audit-reward": "show whether its severities are a reward to be trusted",
     "worth": "show what its diagnoses are worth to the restorer",
 }
-PAPER_COMMANDS = {"ablations": "train and test the rows of Table 3"}
+PAPER_COMMANDS = {
+    "ablations": "train and test the rows of Table 3",
+    "grpo-compare": "train the third stage by each of its losses, and without the reward",
+}
 
 
 def main() -> None:
@@ -56,6 +60,14 @@ def main() -> None:
         from rnr import worth_command
 
         sys.exit(worth_command.worth(rest))
+    elif name == "audit-reward":
+        from rnr import audit_command
+
+        sys.exit(audit_command.audit_reward(rest))
+    elif name == "grpo-compare":
+        from rnr import grpo_compare
+
+        sys.exit(grpo_compare.main(rest))
     elif name == "ablations":
         from rnr import ablations
 
@@ -74,5 +86,5 @@ def _help() -> str:
         "the paper": PAPER_COMMANDS,
     }
     for title, commands in groups.items():
-        lines += ["", f"{title}:", *(f"  {name:<10} {text}" for name, text in commands.items())]
+        lines += ["", f"{title}:", *(f"  {name:<12} {text}" for name, text in commands.items())]
     return "\n".join([*lines, "", "rnr COMMAND --help says more."])

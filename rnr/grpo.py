@@ -13,6 +13,11 @@ The advantages of a group sum to zero, so the normaliser of P drops out and L = 
 cancels, tau only scales the gradient, and nothing stops a candidate with A_k < 0 from moving away from J for ever.
 :class:`Anchored` and :class:`AdvantageWeighted` are bounded below; :class:`Algorithm1` is kept to the letter.
 
+Algorithm 1 is no policy gradient: that would raise the likelihood of good candidates, whatever their distance to J. For a
+policy that draws J_k around what it predicts, log pi(J_k) = -E_k / tau up to a constant, with E_k the distance between
+prediction and *candidate*, J_k held fixed. :class:`PolicyGradient` is REINFORCE with such energies, and it needs no J.
+Whose energies a run uses is the choice of :mod:`rnr.stages.aims`; the losses are the same functions of them.
+
 Pure functions on tensors of shape (B, N): B groups, one a photo, of N candidates.
 """
 
@@ -79,8 +84,13 @@ def energies(candidates: Tensor, clean: Tensor) -> Tensor:
     _check(candidates, "candidates", "(B, N, 3, H, W)", 5)
     if clean.shape != candidates.shape[:1] + candidates.shape[2:]:
         raise ValueError(f"clean {tuple(clean.shape)} does not fit candidates {tuple(candidates.shape)}")
-    precise = torch.promote_types(candidates.dtype, torch.float32)  # bf16 lacks the digits in which candidates differ
-    return (candidates.to(precise) - clean.to(precise)[:, None]).square().mean(dim=(2, 3, 4))
+    return distances(candidates, clean[:, None])
+
+
+def distances(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference over all but the first two dimensions, (B, N), of what broadcasts to (B, N, ...)."""
+    precise = torch.promote_types(predicted.dtype, torch.float32)  # bf16 lacks the digits in which candidates differ
+    return (predicted.to(precise) - target.to(precise)).square().flatten(2).mean(dim=2)
 
 
 def log_policy(energies: Tensor, tau: float) -> Tensor:
@@ -134,8 +144,7 @@ class Anchored(PolicyLoss):
 
     def __post_init__(self) -> None:
         _check_positive("tau", self.tau)
-        if not 0 <= self.weight < math.inf:
-            raise ValueError(f"weight must be a finite number of at least 0, got {self.weight}")
+        _check_weight(self.weight)
 
     def of_groups(self, energies: Tensor, advantages: Tensor) -> Tensor:
         return ((advantages / self.tau + self.weight).clamp(min=0) * energies).mean(dim=1)
@@ -146,24 +155,71 @@ class AdvantageWeighted(PolicyLoss):
     """Cross-entropy between the target q = softmax(A / temperature) and the policy: -sum_k q_k log P_k.
 
     Bounded below by the entropy of q, reached where E_k = -tau A_k / temperature up to a constant of the group. Of that
-    constant it says nothing: only differences of energies count, so add a supervised loss where the level matters.
+    constant it says nothing: only differences of energies count. ``weight`` times the mean energy is added where the level
+    matters.
     """
 
     tau: float
     temperature: float
+    weight: float = 0.0
 
     def __post_init__(self) -> None:
         _check_positive("tau", self.tau)
         _check_positive("temperature", self.temperature)
+        _check_weight(self.weight)
 
     def of_groups(self, energies: Tensor, advantages: Tensor) -> Tensor:
         target = torch.softmax(advantages / self.temperature, dim=1)
-        return -(target * log_policy(energies, self.tau)).sum(dim=1)
+        return -(target * log_policy(energies, self.tau)).sum(dim=1) + self.weight * energies.mean(dim=1)
+
+
+@dataclass(frozen=True)
+class PolicyGradient(PolicyLoss):
+    """1/(N tau) sum_k max(-1, min(1, A_k / clip)) E_k, with E_k the distance to the candidate itself (see the module).
+
+    One step is taken on each group, from the very weights that drew it. There the importance ratio is 1, and the gradient
+    is that of GRPO's clipped objective and, candidates' energies being flow-matching errors, of advantage-weighted
+    matching and of DiffusionNFT (Zheng et al., 2025), whose optimality probability is (1 + A_k / clip) / 2: the three
+    differ only off policy. Not bounded below as a function of E, but E is drawn anew each step.
+    """
+
+    tau: float
+    clip: float = 5.0
+
+    def __post_init__(self) -> None:
+        _check_positive("tau", self.tau)
+        _check_positive("clip", self.clip)
+
+    def of_groups(self, energies: Tensor, advantages: Tensor) -> Tensor:
+        return ((advantages / self.clip).clamp(-1, 1) * energies).mean(dim=1) / self.tau
+
+
+@dataclass(frozen=True)
+class Supervised(PolicyLoss):
+    """The control: ``weight`` times the mean energy of all groups, whatever their rewards. With the same start, steps, data
+    and schedule it shows what further training alone brings; ``weight`` is that of the :class:`Anchored` beside it."""
+
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive("weight", self.weight)
+
+    def __call__(self, energies: Tensor, advantages: Advantages) -> Tensor:
+        everyone = torch.ones_like(advantages.used)
+        return super().__call__(energies, Advantages(torch.zeros_like(advantages.values), everyone))
+
+    def of_groups(self, energies: Tensor, advantages: Tensor) -> Tensor:
+        return self.weight * energies.mean(dim=1)
 
 
 def _check(tensor: Tensor, name: str, shape: str, dimensions: int) -> None:
     if tensor.ndim != dimensions:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}")
+
+
+def _check_weight(weight: float) -> None:
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"weight must be a finite number of at least 0, got {weight}")
 
 
 def _check_positive(name: str, value: float) -> None:

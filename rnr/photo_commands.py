@@ -27,7 +27,9 @@ from rnr.diagnosis.text import NAMES
 from rnr.figures import contact_sheet, save_figure
 from rnr.metrics.leading import FOLDERS, leading_figures
 from rnr.metrics.restoration import as_saved, psnr, ssim
-from rnr.pipeline import ReasonAndRestore
+from rnr.models.interfaces import TrainableRestorer
+from rnr.models.reward import Reward
+from rnr.pipeline import ReasonAndRestore, best
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -129,23 +131,44 @@ def restore(argv: Sequence[str]) -> int:
         help=f"overrule a severity (1 to 100; 0: not there) of {', '.join(KINDS)}; may be repeated",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="for restorers that draw noise (default 0)")
+    parser.add_argument(
+        "--best-of", type=_count, default=1, metavar="N",
+        help="make N candidates, in N times the time and memory, and keep the one in which the reasoner sees the least "
+        "(default 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cycle", type=_weight, default=0.0, metavar="W",
+        help="with --best-of: a candidate that, degraded again as diagnosed, misses the photo by 1 %% loses W points of "
+        "severity (default 0)",
+    )  # fmt: skip
     _add_model(parser, "reasoner")
     _add_model(parser, "restorer")
     args = parser.parse_args(argv)
     given = _load(parser, args.diagnosis)
     restorer = _load_model(parser, "restorer", args.restorer)
-    reasoner = _load_model(parser, "reasoner", args.reasoner) if given is None else None
+    if args.best_of > 1 and not isinstance(restorer, TrainableRestorer):
+        parser.error(f"argument --best-of: {type(restorer).__name__} makes one result of a photo, and no candidates")
+    reasoner = _load_model(parser, "reasoner", args.reasoner) if given is None or args.best_of > 1 else None
+    reward = Reward(cycle_weight=100 * args.cycle)
 
     def one(photo: Photo, image: Tensor, folder: Path) -> None:
         diagnosis = given
-        if reasoner is not None:
+        if given is None:
             answer = reasoner.diagnose(image[None])[0]
             diagnosis = answer if isinstance(answer, Diagnosis) else None
             if diagnosis is None:
                 print(f"{photo.path}: no diagnosis ({answer.reason}); restored without one", file=sys.stderr)
         for kind, severity in args.set:
             diagnosis = with_severity(diagnosis or Diagnosis(), kind, severity)
-        restored = restorer.restore(image[None], [diagnosis], [args.seed])[0]
+        if args.best_of > 1:
+            choice = best(reasoner, restorer, image, diagnosis, args.best_of, args.seed, reward)
+            restored, rewards = choice.image, choice.rewards
+            print(
+                f"{photo.path}: candidate {choice.index + 1} of {args.best_of}, reward {rewards[choice.index]:+.1f} "
+                f"(the first: {rewards[0]:+.1f})"
+            )
+        else:
+            restored = restorer.restore(image[None], [diagnosis], [args.seed])[0]
         save_photo(restored, folder / "restored.png")
         if diagnosis is not None:
             files.save(diagnosis, folder / "diagnosis.json")
@@ -233,6 +256,19 @@ def _load(parser: argparse.ArgumentParser, path: Path | None) -> Diagnosis | Non
         return None if path is None else files.load(path)
     except (OSError, ValueError) as error:
         parser.exit(2, f"error: {error}\n")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _weight(text: str) -> float:
+    try:
+        return Reward(float(text)).cycle_weight
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a finite number of at least 0, got {text!r}") from None
 
 
 def _setting(text: str) -> tuple[str, float]:

@@ -3,22 +3,26 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from rnr.diagnosis import FIELDS, Diagnosis, ParseFailure
 from rnr.diagnosis.edit import with_severity
-from rnr.models.interfaces import Reasoner, Restorer
+from rnr.models.interfaces import Reasoner, Restorer, TrainableRestorer
 from rnr.models.load import load_reasoner, load_restorer
+from rnr.models.reward import Reward
 
 
 @dataclass(frozen=True)
 class Repair:
     """image: (3, H, W) in [0, 1], of the photo's own size. diagnosis: what the restorer was given, None for nothing.
-    failure: the reasoner's answer, where it was no diagnosis."""
+    failure: the reasoner's answer, where it was no diagnosis. rewards: those of the candidates that the image was picked
+    from, in points of severity; empty where there was but one."""
 
     image: Tensor
     diagnosis: Diagnosis | None
     failure: ParseFailure | None = None
+    rewards: tuple[float, ...] = ()
 
 
 class ReasonAndRestore:
@@ -46,8 +50,11 @@ class ReasonAndRestore:
         """Restore (section 3.2). photo: (3, H, W) in [0, 1]; the result has its size. None: nothing is known."""
         return self.restorer.restore(photo[None], [diagnosis], [seed])[0]
 
-    def __call__(self, photo: Tensor, overrule: Mapping[str, float] | None = None, seed: int = 0) -> Repair:
-        """Both. overrule: severities (0: absent) that replace the reasoner's, see :func:`with_severity`.
+    def __call__(
+        self, photo: Tensor, overrule: Mapping[str, float] | None = None, seed: int = 0, best_of: int = 1
+    ) -> Repair:
+        """Both. overrule: severities (0: absent) that replace the reasoner's, see :func:`with_severity`. best_of: of so many
+        candidates the reasoner picks one, see :func:`best`.
 
         An answer that does not parse is passed on in ``failure``; the photo is then restored by what was overruled
         alone, or without a diagnosis.
@@ -59,4 +66,44 @@ class ReasonAndRestore:
             diagnosis = diagnosis or Diagnosis()
             for kind, severity in overrule.items():
                 diagnosis = with_severity(diagnosis, kind, severity)
-        return Repair(self.restore(photo, diagnosis, seed), diagnosis, failure)
+        if best_of == 1:
+            return Repair(self.restore(photo, diagnosis, seed), diagnosis, failure)
+        choice = best(self.reasoner, self.restorer, photo, diagnosis, best_of, seed)
+        return Repair(choice.image, diagnosis, failure, choice.rewards)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """image: the candidate that was picked, (3, H, W) in [0, 1]. index: its place. rewards: of all, NaN where the reasoner's
+    answer did not parse."""
+
+    image: Tensor
+    index: int
+    rewards: tuple[float, ...]
+
+
+@torch.no_grad()
+def best(
+    reasoner: Reasoner,
+    restorer: Restorer,
+    photo: Tensor,
+    diagnosis: Diagnosis | None,
+    count: int,
+    seed: int = 0,
+    reward: Reward = Reward(),  # noqa: B008  (frozen)
+) -> Choice:
+    """The candidate of the highest reward among ``count`` of the restorer's rollout. The first of them is what
+    :meth:`ReasonAndRestore.restore` gives, and is kept where no other is better. They are made in one batch, in ``count``
+    times the memory of one.
+
+    Raises ``ValueError`` for fewer than two, and for a restorer that makes no candidates.
+    """
+    if count < 2:
+        raise ValueError(f"the best of at least 2 candidates can be picked, got {count}")
+    if not isinstance(restorer, TrainableRestorer):
+        raise ValueError(f"{type(restorer).__name__} makes one result of a photo, and no candidates to pick from")
+    images = restorer.rollout(photo[None], [diagnosis], [seed], count).clamp(0, 1)
+    before = reasoner.severities(photo[None])
+    rewards = reward(reasoner, images, photo[None], [diagnosis], before).total[0]
+    index = int(rewards.nan_to_num(nan=-torch.inf).argmax())
+    return Choice(images[0, index], index, tuple(rewards.tolist()))

@@ -5,10 +5,18 @@ import pytest
 import torch
 
 from rnr import grpo
-from rnr.grpo import Advantages, AdvantageWeighted, Algorithm1, Anchored, PolicyLoss
+from rnr.grpo import Advantages, AdvantageWeighted, Algorithm1, Anchored, PolicyGradient, PolicyLoss, Supervised
 
 B, N, TAU = 5, 4, 0.02
-LOSSES = [Algorithm1(TAU), Anchored(TAU, 30.0), Anchored(TAU, 0.0), AdvantageWeighted(TAU, 0.7)]
+LOSSES = [
+    Algorithm1(TAU),
+    Anchored(TAU, 30.0),
+    Anchored(TAU, 0.0),
+    AdvantageWeighted(TAU, 0.7),
+    AdvantageWeighted(TAU, 0.7, 30.0),
+    PolicyGradient(TAU),
+    PolicyGradient(TAU, 0.5),
+]
 EACH_LOSS = pytest.mark.parametrize("loss", LOSSES, ids=repr)
 
 
@@ -269,13 +277,59 @@ def test_advantage_weighted_is_smallest_where_the_policy_is_its_target():
     torch.testing.assert_close(loss(best + 5, advantages), value)  # it does not see the level
 
 
+def test_the_policy_gradient_climbs_the_expected_reward():
+    """REINFORCE on a Gaussian policy: for r(a) = -|a - best|^2 the expected reward is -|mean - best|^2 - D sigma^2."""
+    sigma, size, count = 0.3, 3, 40_000
+    mean, best = draw(size).requires_grad_(), draw(size, seed=1) + 1
+    noise = torch.randn(1, count, size, dtype=torch.float64, generator=generator())
+    actions = mean.detach() + sigma * torch.cat([noise, -noise], dim=1)  # in pairs, which takes most of the chance out
+    rewards = -(actions - best).square().sum(dim=2)
+    loss = PolicyGradient(tau=2 * sigma**2 / size, clip=100.0)
+    loss(grpo.distances(mean.expand(1, 1, -1), actions), grpo.advantages(rewards, 1e-6)).backward()
+    expected = torch.func.grad(lambda m: -(m - best).square().sum())(mean.detach()) / rewards.std()
+    torch.testing.assert_close(-mean.grad * 100, expected, rtol=0.05, atol=0.02)  # the loss divides A by clip
+
+
+def test_the_policy_gradient_is_the_gradient_of_diffusion_nft_where_it_is_on_policy():
+    """r |v+ - a|^2 + (1 - r) |v- - a|^2 with the implicit v+- = (1 -+ b) old +- b v and r = (1 + A / clip) / 2."""
+    beta, clip = 0.7, 2.0
+    actions, old = draw(1, N, 6), draw(6, seed=1)
+    advantages = group([3.0, 10.0, -4.0, 8.0])
+    new, other = old.clone().requires_grad_(), old.clone().requires_grad_()
+    share = ((1 + advantages.values / clip) / 2).clamp(0, 1)
+    good, bad = (1 - beta) * old + beta * new, (1 + beta) * old - beta * new
+    squares = [(each - actions).square().mean(dim=2) for each in (good, bad)]
+    (share * squares[0] + (1 - share) * squares[1]).mean().backward()
+    PolicyGradient(1.0, clip)(grpo.distances(other.expand(1, 1, -1), actions), advantages).backward()
+    torch.testing.assert_close(new.grad, beta * other.grad)
+
+
+def test_the_control_learns_from_every_group_and_from_no_reward():
+    energies = (draw(B, N) * 0.1).requires_grad_()
+    rewards = draw(B, N, seed=1) * 100
+    rewards[1], rewards[3, 0] = 5.0, math.nan
+    value = Supervised(3.0)(energies, grpo.advantages(rewards, floor=0.1))
+    torch.testing.assert_close(value, 3 * energies.mean())
+    assert torch.equal(value, Supervised(3.0)(energies, grpo.advantages(-rewards, floor=0.1)))
+
+
+def test_weight_on_the_level_is_added_to_advantage_weighted():
+    energies, advantages = draw(B, N) * 0.1, grpo.advantages(draw(B, N, seed=1) * 100, 0.1)
+    plain = AdvantageWeighted(TAU, 0.7)(energies, advantages)
+    torch.testing.assert_close(AdvantageWeighted(TAU, 0.7, 5.0)(energies, advantages), plain + 5 * energies.mean())
+
+
 @pytest.mark.parametrize("bad", [0.0, -0.1, math.nan, math.inf])
 def test_nonsense_settings_are_refused(bad):
-    for build in (Algorithm1, lambda tau: Anchored(tau, 1.0), lambda tau: AdvantageWeighted(tau, 1.0)):
+    for build in (Algorithm1, lambda tau: Anchored(tau, 1.0), lambda tau: AdvantageWeighted(tau, 1.0), PolicyGradient):
         with pytest.raises(ValueError, match="tau must be a finite number above 0, got"):
             build(bad)
     with pytest.raises(ValueError, match="temperature must be a finite number above 0, got"):
         AdvantageWeighted(TAU, bad)
+    with pytest.raises(ValueError, match="clip must be a finite number above 0, got"):
+        PolicyGradient(TAU, bad)
+    with pytest.raises(ValueError, match="weight must be a finite number above 0, got"):
+        Supervised(bad)
     if bad != 0:
         with pytest.raises(ValueError, match="weight must be a finite number of at least 0, got"):
             Anchored(TAU, bad)

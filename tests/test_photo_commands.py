@@ -266,3 +266,43 @@ def test_an_unknown_command_is_refused():
     code = "import sys; sys.argv[1:] = ['repair']; from rnr.cli import main; main()"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert said.returncode == 2 and "no command 'repair'" in said.stderr
+
+
+def test_the_best_of_several_is_kept(photo, tmp_path, capsys, monkeypatch):
+    made = []
+    plain = CompactRestorer.rollout
+    monkeypatch.setattr(CompactRestorer, "rollout", lambda self, *given: made.append(plain(self, *given)) or made[-1])
+    monkeypatch.setattr(Qwen3VLReasoner, "severities", lambda self, x: 100 * x.mean(dim=(1, 2, 3))[:, None].repeat(1, 4))
+    given = Diagnosis(fog=Fog(50, (0.8, 0.85, 0.9), 0.6), noise=Noise(20, 0.05, 8))
+    files.save(given, tmp_path / "given.json")
+    argv = [str(photo), "-o", str(tmp_path), "--diagnosis", str(tmp_path / "given.json"), "--best-of", "3"]
+    assert photo_commands.restore(argv) == 0
+    candidates = made[0][0].clamp(0, 1)
+    darkest = int(candidates.mean(dim=(1, 2, 3)).argmin())
+    saved = pixels(tmp_path / "cup" / "restored.png")
+    assert abs(saved - 255 * candidates[darkest].permute(1, 2, 0).numpy()).max() <= 0.51
+    assert f"candidate {darkest + 1} of 3, reward " in capsys.readouterr().out
+    assert photo_commands.restore([*argv, "--cycle", "2"]) == 0
+
+
+def test_where_all_candidates_are_alike_the_first_is_kept(photo, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Qwen3VLReasoner, "severities", lambda self, x: x.new_full((len(x), 4), 5.0))
+    assert photo_commands.restore([str(photo), "-o", str(tmp_path / "many"), "--best-of", "2"]) == 0
+    assert "candidate 1 of 2" in capsys.readouterr().out
+    assert photo_commands.restore([str(photo), "-o", str(tmp_path / "one")]) == 0
+    one, many = (pixels(tmp_path / name / "cup" / "restored.png") for name in ("one", "many"))
+    assert abs(one - many).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--best-of", "0"], "--best-of: must be a whole number of at least 1, got '0'"),
+        (["--best-of", "2.5"], "--best-of: must be a whole number of at least 1, got '2.5'"),
+        (["--cycle", "-1"], "--cycle: must be a finite number of at least 0, got '-1'"),
+    ],
+)
+def test_nonsense_about_candidates_is_refused(photo, tmp_path, options, said, capsys):
+    with pytest.raises(SystemExit) as stop:
+        photo_commands.restore([str(photo), "-o", str(tmp_path), *options])
+    assert stop.value.code == 2 and said in capsys.readouterr().err

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recompute
 
 from rnr.diagnosis import KINDS, Diagnosis
 from rnr.diagnosis.edit import jitter
@@ -28,6 +29,7 @@ from rnr.models.unet import UNet, UNetSize, reflected, shrink
 from rnr.models.weights import check, locate
 
 NAME = "rnr.models.compact.CompactRestorer"
+AT_ONCE = 2  # candidates of a rollout that go through the networks together
 STATISTICS = 15  # mean, deviation and three quantiles of each channel
 
 
@@ -101,8 +103,13 @@ class CompactRestorer(TrainableRestorer):
             generator = torch.Generator().manual_seed(seed)
             varied.append(diagnosis)
             varied += [diagnosis and jitter(diagnosis, self.jitter, generator) for _ in range(group - 1)]
-        out = self(degraded.repeat_interleave(group, dim=0), varied)
-        return out.view(len(degraded), group, *out.shape[1:])
+        images = degraded.repeat_interleave(group, dim=0)
+        # A few at once, recomputed in the backward pass: a group's activations outweigh all else of a step.
+        parts = [
+            recompute(self, images[i : i + AT_ONCE], varied[i : i + AT_ONCE], use_reentrant=False)
+            for i in range(0, len(images), AT_ONCE)
+        ]
+        return torch.cat(parts).unflatten(0, (len(degraded), group))
 
     def forward(self, images: Tensor, diagnoses: Sequence[Diagnosis | None]) -> Tensor:
         """(B, 3, H, W), not clamped, with gradient. images: (B, 3, H, W) in [0, 1] of any size.

@@ -146,6 +146,27 @@ class QwenImageEditRestorer(ExactBuffers, TrainableRestorer):
         shift = flow.time_shift(self.scheduler, x0.shape[-2] * x0.shape[-1])
         return flow.flow_matching_loss(lambda x, sigma: self._velocity(x, sigma, photo, told), x0, generator, shift)
 
+    def velocities(
+        self, degraded: Tensor, images: Tensor, diagnoses: Sequence[Diagnosis | None], seeds: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Predicted and true velocity towards candidates, each (B, N, 4 C, h, w): what :meth:`loss` compares, with one noise
+        level and one noise a photo, the same for all of its candidates. degraded: (B, 3, H, W), images: (B, N, 3, H, W), both
+        in [0, 1]."""
+        group, pixels, cache = images.shape[1], padded(degraded), self._training_cache
+        photo = self._encode(pixels, cache).repeat_interleave(group, dim=0)
+        told = self._prompt(pixels, _texts(diagnoses, len(pixels)), cache).repeat(group)
+        x0 = self._encode(padded(images.flatten(0, 1).clamp(0, 1))).float()
+        shift = flow.time_shift(self.scheduler, x0.shape[-2] * x0.shape[-1])
+        # Not the seed itself: candidates were drawn from it.
+        generators = [torch.Generator().manual_seed(seed + 1) for seed in seeds]
+        draws = [(flow.training_sigmas(1, g, shift), torch.randn(x0.shape[1:], generator=g)) for g in generators]
+        sigmas, noises = zip(*draws, strict=True)
+        sigma = torch.cat(sigmas).to(x0).repeat_interleave(group)
+        eps = torch.stack(noises).to(x0).repeat_interleave(group, dim=0)
+        share = sigma.view(-1, 1, 1, 1)
+        predicted = self._velocity((1 - share) * x0 + share * eps, sigma, photo, told)
+        return predicted.to(x0.dtype).unflatten(0, (-1, group)), (eps - x0).unflatten(0, (-1, group))
+
     def save(self, directory: Path) -> None:
         """A folder for ``from_pretrained`` of the pipeline it came from, with an adapter for ``load_lora_weights``."""
         EditParts(

@@ -20,6 +20,9 @@ from rnr.diagnosis.cycle import cycle_errors
 from rnr.metrics.restoration import as_saved
 from rnr.models.interfaces import Reasoner
 
+AT_ONCE = 8
+"""How many photos are judged in one batch: more are hardly faster, and a step's memory would be the reasoner's."""
+
 
 @dataclass(frozen=True)
 class Rewards:
@@ -55,11 +58,12 @@ class Reward:
         diagnoses: Sequence[Diagnosis | None],
         before: Tensor,
     ) -> Rewards:
-        """candidates: (B, N, 3, H, W), judged as an 8-bit file would hold them, all in one batch. degraded: (B, 3, H, W) in
-        [0, 1]. before: (B, 4), severities of the degraded photos."""
+        """candidates: (B, N, 3, H, W), judged as an 8-bit file would hold them, :data:`AT_ONCE` in a batch. degraded:
+        (B, 3, H, W) in [0, 1]. before: (B, 4), severities of the degraded photos."""
         count, group = candidates.shape[:2]
         seen = as_saved(candidates)
-        after = reasoner.severities(seen.flatten(0, 1)).view(count, group, -1)
+        judged = [reasoner.severities(some) for some in seen.flatten(0, 1).split(AT_ONCE)]
+        after = torch.cat(judged).view(count, group, -1)
         severity = grpo.rewards(before.to(after), after)
         if not self.cycle_weight:
             return Rewards(after, severity, None)

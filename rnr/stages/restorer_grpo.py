@@ -8,11 +8,18 @@ from torch import Tensor
 from rnr import grpo
 from rnr.data.batch import DegradedBatch
 from rnr.diagnosis import Diagnosis, ParseFailure
+from rnr.metrics.judge import look
 from rnr.metrics.restoration import as_saved
 from rnr.models.interfaces import Reasoner, TrainableRestorer
+from rnr.models.reference import adapted_layers, without_adapters
+from rnr.models.reward import Reward, Rewards
+from rnr.stages.aims import Aim, Clean, Given
 from rnr.stages.conditioning import Conditioning
 from rnr.stages.optimizer import Schedule
 from rnr.stages.stage import Frozen, Stage
+
+WATCHED = ("reward", "haze", "sharpness", "noise")
+"""What is measured of restored photos beside their fidelity: the reward, and a judge that nothing is trained on."""
 
 
 class RestorerGRPO(Stage):
@@ -22,14 +29,18 @@ class RestorerGRPO(Stage):
         restorer: the policy to train, started from stage 2.
         reasoner: the frozen reasoner: it writes the diagnoses and, by its severities, the rewards.
         loss: on energies and advantages; ``rnr.grpo.Algorithm1`` is the paper's to the letter, ``Anchored`` keeps it
-            bounded.
+            bounded, ``PolicyGradient`` goes with the aims ``Own`` and ``OwnFlow``.
+        aim: what energies measure the distance to; ``rnr.stages.aims.Clean`` is the paper's.
+        reward: the fall in severity, and the weight of the cycle beside it.
+        kl_weight: of the mean squared distance to what the restorer predicts with its adapter switched off.
         group: N, the candidates a photo.
         floor: groups whose rewards have a standard deviation below this, in points of severity, are skipped.
         conditioning: only its ``fields`` count here; diagnoses are always the reasoner's own.
         schedule: of the optimiser.
 
     Raises:
-        ValueError: a group of fewer than two candidates, which has no advantage.
+        ValueError: a group of fewer than two candidates, which has no advantage; a ``kl_weight`` below 0, or above 0 for a
+            restorer without an adapter.
     """
 
     def __init__(
@@ -37,6 +48,9 @@ class RestorerGRPO(Stage):
         restorer: TrainableRestorer,
         reasoner: Reasoner,
         loss: grpo.PolicyLoss,
+        aim: Aim = Clean(),  # noqa: B008  (frozen)
+        reward: Reward = Reward(),  # noqa: B008  (frozen)
+        kl_weight: float = 0.0,
         group: int = 4,
         floor: float = 0.5,
         conditioning: Conditioning = Conditioning(),  # noqa: B008  (frozen)
@@ -45,10 +59,14 @@ class RestorerGRPO(Stage):
         super().__init__(schedule)
         if group < 2:
             raise ValueError(f"group must be at least 2, got {group}: advantages compare candidates with each other")
+        if not kl_weight >= 0:
+            raise ValueError(f"kl_weight must be at least 0, got {kl_weight}")
+        if kl_weight and not adapted_layers(restorer):
+            raise ValueError(f"kl_weight is {kl_weight:g}, but {type(restorer).__name__} has no adapter: give it a lora_rank")
         self.restorer = restorer
         self.judge = Frozen(reasoner)
-        self.loss = loss
-        self.group, self.floor = group, floor
+        self.loss, self.aim, self.reward = loss, aim, reward
+        self.kl_weight, self.group, self.floor = kl_weight, group, floor
         self.conditioning = conditioning
 
     @property
@@ -60,20 +78,74 @@ class RestorerGRPO(Stage):
         answers = self.reasoner.diagnose(batch.degraded)
         before = severities(answers).to(self.device)
         given = self.conditioning.keep(answers)
-        candidates = self.restorer.rollout(batch.degraded, given, batch.seed, self.group)
-        seen = as_saved(candidates.detach()).flatten(0, 1)
-        after = self.reasoner.severities(seen).view(len(given), self.group, -1)
-        rewards = grpo.rewards(before, after)
-        advantages = grpo.advantages(rewards, self.floor)
-        energies = grpo.energies(candidates, batch.clean)
-        count = len(given)
+        images, prediction = self.aim.draw(self.restorer, batch, given, self.group)
+        rewards = self.reward(self.reasoner, images, batch.degraded, given, before)
+        advantages = grpo.advantages(rewards.total, self.floor)
+        energies = prediction.energies
+        loss = self.loss(energies, advantages)
+        if self.kl_weight:
+            kl = grpo.distances(prediction.value, self._reference(batch, given, images)).mean()
+            self.log("train/kl", kl, batch_size=len(given))
+            loss = loss + self.kl_weight * kl
+        self._log_group(images, energies, rewards, advantages)
+        return self.log_loss(loss, len(given))
+
+    @torch.no_grad()
+    def _reference(self, batch: DegradedBatch, given: Given, images: Tensor) -> Tensor:
+        with without_adapters(self.restorer):
+            return self.aim.predict(self.restorer, batch, given, images).value
+
+    def _log_group(self, images: Tensor, energies: Tensor, rewards: Rewards, advantages: grpo.Advantages) -> None:
+        count = len(images)
         self.log("train/energy", energies.mean(), prog_bar=True, batch_size=count)
         self.log("train/groups_used", advantages.used.float().mean(), batch_size=count)
-        scored = rewards[rewards.isfinite().all(dim=1)]
-        if len(scored):
-            self.log("train/reward", scored.mean(), prog_bar=True, batch_size=count)
-            self.log("train/reward_spread", scored.std(dim=1, correction=0).mean(), batch_size=count)
-        return self.log_loss(self.loss(energies, advantages), count)
+        self.log("train/groups_skipped", (~advantages.used).float().sum(), batch_size=count, reduce_fx="sum")
+        seen = look(as_saved(images).flatten(0, 1))
+        for name in WATCHED[1:]:
+            self.log(f"train/{name}", getattr(seen, name).mean(), batch_size=count)
+        scored = rewards.total.isfinite().all(dim=1)
+        if scored.any():
+            total = rewards.total[scored]
+            self.log("train/reward", total.mean(), prog_bar=True, batch_size=count)
+            self.log("train/reward_spread", total.std(dim=1, correction=0).mean(), batch_size=count)
+            self.log("train/reward_severity", rewards.severity[scored].mean(), batch_size=count)
+            if rewards.cycle is not None:
+                self.log("train/reward_cycle", rewards.cycle[scored].mean(), batch_size=count)
+
+    def validation_step(self, batch: DegradedBatch, batch_idx: int) -> None:
+        answers, restored = self._evaluate(batch)
+        if batch_idx == 0:
+            self.show(batch, answers, restored)
+            self._show_group(batch, answers)
+
+    def test_step(self, batch: DegradedBatch, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        figures = {f"val/{name}": self.evaluation.mean(name) for name in WATCHED}
+        self.log_dict({name: value for name, value in figures.items() if value == value}, sync_dist=True)
+
+    def _evaluate(self, batch: DegradedBatch) -> tuple[list[Diagnosis | ParseFailure], Tensor]:
+        """As in every stage, and beside it what is :data:`WATCHED`."""
+        answers, restored = self.repair(batch.degraded, batch.seed, batch.truth)
+        self.evaluation.add(batch, answers, restored)
+        saved = as_saved(restored)
+        reward = (severities(answers).to(saved) - self.reasoner.severities(saved)).sum(dim=1)
+        seen = look(saved)
+        columns = (reward, seen.haze, seen.sharpness, seen.noise)
+        lists = [column.tolist() for column in columns]
+        for row, *values in zip(self.evaluation.photos[-len(batch.names) :], *lists, strict=True):
+            row |= dict(zip(WATCHED, values, strict=True))
+        return answers, restored
+
+    def _show_group(self, batch: DegradedBatch, answers: list[Diagnosis | ParseFailure]) -> None:
+        """The group of the first validation photo, always the same, to TensorBoard if that is the logger."""
+        board = getattr(self.logger, "experiment", None)
+        if hasattr(board, "add_image"):
+            given = self.conditioning.keep(answers[:1])
+            images = self.restorer.rollout(batch.degraded[:1], given, batch.seed[:1], self.group)[0]
+            board.add_image("val/group", torch.cat(list(as_saved(images)), dim=2), self.global_step)
 
     def repair(
         self, images: Tensor, seeds: list[int], truth: list[Diagnosis] | None

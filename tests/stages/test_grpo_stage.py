@@ -1,0 +1,112 @@
+"""The third stage by parts: what is learned from, what is logged and measured, and its own start as a reference."""
+
+import csv
+
+import pytest
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from PIL import Image
+from tiny_stages import tiny_data, tiny_restorer, tiny_stage, tiny_trainer
+
+from rnr.data.datamodule import Sources
+from rnr.data.photos import shipped_photos
+from rnr.diagnosis import Diagnosis, Fog, Noise
+from rnr.grpo import Anchored, PolicyGradient, Supervised
+from rnr.metrics.judge import look
+from rnr.models.reward import Reward
+from rnr.stages import RestorerGRPO
+from rnr.stages.aims import Clean, Cycle, Own
+
+FOUND = Diagnosis(Fog(50, (0.8, 0.8, 0.8), 0.5), noise=Noise(20, 0.1, 5))
+
+
+def opinionated(stage):
+    """An untrained reasoner's opinion would let every group be skipped."""
+    stage.reasoner.diagnose = lambda images, fields=None: [FOUND] * len(images)
+    stage.reasoner.severities = lambda images: images.mean(dim=(2, 3)).mean(dim=1, keepdim=True).repeat(1, 4) * 100
+    stage.floor = 1e-6
+    return stage
+
+
+def adapted():
+    restorer = tiny_restorer()
+    generator = torch.Generator().manual_seed(1)
+    for parameter in restorer.parameters():  # a new one's heads are zero, and nothing would come of an adapter
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    layers = [name for name, module in restorer.named_modules() if isinstance(module, torch.nn.Conv2d)]
+    restorer.requires_grad_(False)
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=layers, init_lora_weights="gaussian"), restorer)
+    return restorer
+
+
+@pytest.mark.parametrize(
+    ("aim", "loss"),
+    [(Clean(), Anchored(0.01, 175)), (Cycle(), Anchored(0.01, 175)), (Own(), PolicyGradient(0.01)), (Clean(), Supervised())],
+    ids=repr,
+)
+def test_every_aim_trains_and_what_it_learned_from_is_logged(tmp_path, aim, loss):
+    stage = opinionated(tiny_stage("grpo"))
+    stage.aim, stage.loss, stage.reward = aim, loss, Reward(cycle_weight=100.0)
+    before = {name: value.clone() for name, value in stage.restorer.state_dict().items()}
+    trainer = tiny_trainer(tmp_path, steps=2)
+    trainer.fit(stage, tiny_data())
+    assert any(not torch.equal(before[name], value) for name, value in stage.restorer.state_dict().items())
+    logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    assert logged["train/reward"] == pytest.approx(logged["train/reward_severity"] + logged["train/reward_cycle"], rel=1e-4)
+    assert logged["train/reward_cycle"] < 0 < logged["train/reward_spread"]
+    assert (logged["train/groups_used"], logged["train/groups_skipped"]) == (1, 0)
+    assert {"train/energy", "train/haze", "train/sharpness", "train/noise"} <= logged.keys()
+
+
+def test_a_skipped_group_is_counted_and_teaches_nothing(tmp_path):
+    stage = opinionated(tiny_stage("grpo"))
+    stage.reasoner.severities = lambda images: torch.full((len(images), 4), 7.0)
+    before = {name: value.clone() for name, value in stage.restorer.state_dict().items()}
+    stage.schedule = type(stage.schedule)(learning_rate=1e-3, weight_decay=0.0, warmup=1)
+    trainer = tiny_trainer(tmp_path, steps=1)
+    trainer.fit(stage, tiny_data())
+    assert all(torch.equal(before[name], value) for name, value in stage.restorer.state_dict().items())
+    assert trainer.callback_metrics["train/groups_skipped"] == 2
+
+
+@pytest.mark.parametrize("aim", [Clean(), Own()], ids=repr)
+def test_kl_is_zero_at_the_start_and_holds_the_policy_back(tmp_path, aim):
+    moved = []
+    for weight in (1e-9, 1e4):
+        stage = tiny_stage("grpo")
+        stage = opinionated(
+            RestorerGRPO(adapted(), stage.reasoner, stage.loss, aim, kl_weight=weight, group=2, schedule=stage.schedule)
+        )
+        kl = []
+        plain = stage.log
+        stage.log = lambda name, value, plain=plain, kl=kl, **more: (
+            kl.append(value.item()) if name == "train/kl" else None,
+            plain(name, value, **more),
+        )
+        tiny_trainer(tmp_path / str(weight), steps=4, gradient_clip_val=1.0).fit(stage, tiny_data())
+        assert kl[0] == 0 < kl[-1]
+        moved.append(kl[-1])
+    assert moved[1] < moved[0]
+
+
+def test_kl_without_an_adapter_is_refused():
+    stage = tiny_stage("grpo")
+    with pytest.raises(ValueError, match=r"kl_weight is 0\.1, but CompactRestorer has no adapter"):
+        RestorerGRPO(stage.restorer, stage.reasoner, stage.loss, kl_weight=0.1)
+
+
+def test_the_table_of_photos_has_the_reward_and_the_second_judge(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for i in range(3):
+        crop = Image.open(shipped_photos("train")[0].path).crop((90 * i, 40, 90 * i + 40, 80))
+        crop.save(tmp_path / "photos" / f"{i}.png")
+    stage, restored = opinionated(tiny_stage("grpo")), []
+    plain = stage.restorer.restore
+    stage.restorer.restore = lambda *given: restored.append(plain(*given)) or restored[-1]
+    tiny_trainer(tmp_path).test(stage, tiny_data(sources=Sources(test=[str(tmp_path / "photos")])), verbose=False)
+    with (tmp_path / "test.csv").open(newline="") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: row["photo"])
+    images = torch.cat(restored)
+    assert [float(row["noise"]) for row in rows] == pytest.approx(look(images).noise.tolist(), abs=2e-3)
+    before, after = sum(FOUND.severities), 400 * images.mean(dim=(1, 2, 3))
+    assert [float(row["reward"]) for row in rows] == pytest.approx((before - after).tolist(), abs=1.0)
