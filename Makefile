@@ -8,7 +8,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 TEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint fit ablations notebooks bench clean
+.PHONY: help setup demo test test-slow lint fit baselines ablations notebooks bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ fit: $(READY)  ## the three stages, one after the other, as their configs stand
 	$(BIN)/rnr fit --config lightning_configs/reasoner_sft.yaml
 	$(BIN)/rnr fit --config lightning_configs/restorer_sft.yaml
 	$(BIN)/rnr fit --config lightning_configs/grpo.yaml
+
+baselines: $(READY)  ## the rows of Table 2, at a quick setting (ARGS="--steps 4000 --data.sources.test=[DIR]" for more)
+	$(BIN)/rnr baselines $(ARGS)
 
 ablations: $(READY)  ## the rows of Table 3, at a quick setting (ARGS="--sft-steps 4000 ..." for more)
 	$(BIN)/rnr ablations $(ARGS)

@@ -25,6 +25,7 @@ REASONER_COMMANDS = {
     "worth": "show what its diagnoses are worth to the restorer",
 }
 PAPER_COMMANDS = {
+    "baselines": "test the rows of Table 2",
     "ablations": "train and test the rows of Table 3",
     "grpo-compare": "train the third stage by each of its losses, and without the reward",
 }
@@ -68,6 +69,10 @@ def main() -> None:
         from rnr import grpo_compare
 
         sys.exit(grpo_compare.main(rest))
+    elif name == "baselines":
+        from rnr import baselines
+
+        sys.exit(baselines.main(rest))
     elif name == "ablations":
         from rnr import ablations
 

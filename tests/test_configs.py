@@ -8,17 +8,22 @@ import yaml
 from rnr.stage_commands import StageCLI, run
 
 CONFIGS = Path(__file__).parent.parent / "lightning_configs"
-BASES = ("reasoner_sft", "restorer_sft", "grpo", "baselines/identity")
+BASES = ("reasoner_sft", "restorer_sft", "grpo")
 PAIRS = [
     *((base, None) for base in BASES),
-    *((base, f"scale/{base}") for base in BASES[:3]),
+    *((base, f"scale/{base}") for base in BASES),
+    *((f"baselines/{path.stem}", None) for path in sorted((CONFIGS / "baselines").glob("*.yaml"))),
+    *(
+        ("restorer_sft", path.relative_to(CONFIGS).with_suffix("").as_posix())
+        for path in sorted((CONFIGS / "baselines").glob("*/*.yaml"))
+    ),
     ("reasoner_sft", "models/reasoner_look"),
     ("reasoner_sft", "models/reasoner_write"),
     ("restorer_sft", "models/qwen_image_edit_small"),
     ("grpo", "models/qwen_image_edit_small_grpo"),
     *(
         (base, f"ablations/{path.stem}")
-        for base in BASES[1:3]
+        for base in BASES[1:]
         for path in sorted((CONFIGS / "ablations").glob("*.yaml"))
     ),
 ]

@@ -1,8 +1,13 @@
 """Fidelity of restored photos to the clean ones: PSNR and SSIM, one figure a photo.
 
-The conventions, all of them here: RGB, not luminance; both images clamped to [0, 1] and rounded to 8 bit, as if saved
-as PNG and read again; for SSIM a Gaussian window of 11 x 11 pixels, sigma 1.5, population covariance, mean over the
-channels and over the pixels whose window lies wholly inside the image, as in Wang et al. (2004) and scikit-image.
+The conventions, all of them here:
+
+- range: [0, 1]; what lies outside is clamped. Both images are rounded to 8 bit, as if saved as PNG and read again.
+- colour: RGB, not luminance. PSNR is of the squared error's mean over pixels and channels, SSIM a mean over channels.
+- crop: none. The photo is compared at its own size, borders included; SSIM counts the pixels whose window lies wholly
+  inside, as in Wang et al. (2004) and scikit-image.
+- SSIM's window: Gaussian, 11 x 11 pixels, sigma 1.5, population covariance.
+- mean: of the photos' own figures, each photo alike whatever its size; not the PSNR of a mean error.
 """
 
 from torch import Tensor

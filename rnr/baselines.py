@@ -1,0 +1,85 @@
+"""Table 2: every restorer in ``lightning_configs/baselines`` through the one evaluation, over the same photos.
+
+A row is a file there; another file is another row. What some rows need trained first are the overlays in ``training``
+beside them. A row whose weights or code are not at hand is told and left out of the figures.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rnr.row_runs import Run, run_all, write_whole
+from rnr.stages import published
+from rnr.stages.comparison import compared
+from rnr.stages.evaluation import markdown, show
+
+FOLDER = Path("runs/baselines")
+"""Where the configurations look for what was trained, and leave what they find."""
+
+TABLE = FOLDER / "table2.md"
+
+FIRST, REFERENCE = "identity", "rnr"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of ``rnr baselines``. Exit status 1 if a row that should have run did not."""
+    parser = argparse.ArgumentParser(
+        prog="rnr baselines",
+        allow_abbrev=False,
+        description="Test the rows of Table 2 into runs/baselines; rows that are done are not run again. Options that are "
+        "not listed go to every run, such as --data.sources.train=[DIR] --data.sources.test=[DIR] --data.eval_draws=3.",
+    )
+    parser.add_argument("--configs", type=Path, default=Path("lightning_configs"), help="folder (lightning_configs)")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="files in baselines/ without .yaml (default: all)")
+    parser.add_argument("--steps", type=int, default=60, help="steps of each trained network (default 60: a quick look)")
+    args, options = parser.parse_known_args(argv)
+    try:
+        rows = _rows(args.configs / "baselines", args.rows)
+    except ValueError as error:
+        parser.error(str(error))
+    training = _training(args.configs, rows, [*options, f"--trainer.max_steps={args.steps}"])
+    tests = [Run("test", FOLDER / name, (path,), tuple(options)) for name, path in rows.items()]
+    faults = {folder.name: why for folder, why in run_all([*training, *tests]).items()}
+    files = {run.folder.name: run.folder / "test.csv" for run in tests if run.folder.name not in faults}
+    if REFERENCE not in files:
+        print(f"error: there is no table without the row {REFERENCE}: {faults[REFERENCE]}", file=sys.stderr)
+        return 1
+    _report(files, faults, args.steps if training else None)
+    return 1 if args.rows and faults else 0
+
+
+def _rows(folder: Path, names: Sequence[str] | None) -> dict[str, Path]:
+    """The configuration of each row, the input first and the row that the others are compared with last."""
+    found = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if REFERENCE not in found:
+        raise ValueError(f"{folder}: has no {REFERENCE}.yaml to compare with")
+    if unknown := set(names or ()) - set(found):
+        raise ValueError(f"{folder}: has no {sorted(unknown)[0]}.yaml; rows are {', '.join(found)}")
+    chosen = {*names, REFERENCE} if names else set(found)
+    return {name: found[name] for name in sorted(chosen, key=lambda n: (n != FIRST, n == REFERENCE, n))}
+
+
+def _training(configs: Path, rows: dict[str, Path], options: Sequence[str]) -> list[Run]:
+    """What has to be trained for ``rows``: the overlays whose weights one of them names."""
+    said = "\n".join(path.read_text(encoding="utf-8") for path in rows.values())
+    overlays = sorted((configs / "baselines" / "training").glob("*.yaml"))
+    folders = {overlay: FOLDER / "training" / overlay.stem for overlay in overlays}
+    return [
+        Run("fit", folder, (configs / "restorer_sft.yaml", overlay), tuple(options))
+        for overlay, folder in folders.items()
+        if f"{folder.as_posix()}/weights" in said
+    ]
+
+
+def _report(files: dict[str, Path], faults: dict[str, str], steps: int | None) -> None:
+    rows = compared(files, REFERENCE)
+    title = f"Table 2, measured; differences to {REFERENCE} with 95 % intervals over photos"
+    trained = "" if steps is None else f"\nNetworks of one task were trained for {steps} steps.\n"
+    missing = "".join(f"- {name}: no result: {reason}\n" for name, reason in faults.items())
+    paper = published.rows(published.TABLE_2)
+    paper_title = "Table 2, as the paper prints it; other draws of the degradation, its own models"
+    show(title, rows)
+    show(paper_title, paper)
+    write_whole(f"## {title}\n\n{markdown(rows)}{trained}\n{missing}\n## {paper_title}\n\n{markdown(paper)}", TABLE)
+    print(TABLE)

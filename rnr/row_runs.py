@@ -1,0 +1,157 @@
+"""Runs of ``rnr`` that make up a table: each in a process of its own, and none twice.
+
+A run that is through leaves ``done.json`` in its folder: its command, what its configurations said and which weights
+they named. As long as all of that is the same, it is not run again; so a table goes on where it broke off, and a row
+whose configuration, options or weights have changed is made anew.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import try_to_load_from_cache
+
+from rnr.command_line import progress
+from rnr.models.weights import locate
+
+RNR = [sys.executable, "-c", "from rnr.cli import main; main()"]
+STAMP = "done.json"
+INDICES = ("model_index.json", "config.json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """``rnr COMMAND --config ... OPTIONS``, with its results, its log and its stamp in ``folder``."""
+
+    command: str
+    folder: Path
+    configs: tuple[Path, ...]
+    options: tuple[str, ...] = ()
+
+    @property
+    def arguments(self) -> list[str]:
+        configs = [f"--config={path}" for path in self.configs]
+        return [self.command, *configs, *self.options, f"--trainer.default_root_dir={self.folder}"]
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.command}.log"
+
+    def done(self) -> bool:
+        """Whether it is through, as it would be run now."""
+        stamp = self.folder / STAMP
+        return stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == self._fingerprint()
+
+    def once(self) -> str | None:
+        """Runs it unless it is done. None if all is well, else why it failed, in a line; all it said is in ``log``.
+
+        Nothing is downloaded: weights are local, or in the hub's cache already.
+        """
+        if self.done():
+            return None
+        if (lacking := self.lacking()) is not None:
+            return lacking
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / STAMP).unlink(missing_ok=True)
+        with self.log.open("w", encoding="utf-8") as file:
+            status = subprocess.run(
+                [*RNR, *self.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={"HF_HUB_OFFLINE": "1", **os.environ},
+            ).returncode
+        if status:
+            return _reason(self.log)
+        write_whole(json.dumps(self._fingerprint(), indent=2) + "\n", self.folder / STAMP)
+        return None
+
+    def _named(self, key: str) -> list[str | list[str]]:
+        """All that configurations and options name as ``key``."""
+        found = [value for path in self.configs for value in _values(yaml.safe_load(path.read_text("utf-8")), key)]
+        return found + [word.split("=", 1)[1] for word in self.options if word.split("=")[0].endswith(f".{key}")]
+
+    def lacking(self) -> str | None:
+        """What is named but not there: to find out here is seconds faster than in a process of its own."""
+        try:
+            places = [locate(name) for name in self._named("checkpoint")]
+        except FileNotFoundError as error:
+            return str(error)
+        for name in places:
+            if not Path(name).is_dir() and not any(isinstance(try_to_load_from_cache(name, f), str) for f in INDICES):
+                return f"{name} is not on this machine: hf download {name}"
+        absent = [folder for folder in self._named("cwd") if not Path(folder).is_dir()]
+        return f"{absent[0]}: no such folder" if absent else None
+
+    def _fingerprint(self) -> dict[str, Any]:
+        texts = [path.read_text(encoding="utf-8") for path in self.configs]
+        named = {name for value in self._named("checkpoint") for name in ([value] if isinstance(value, str) else value)}
+        return {
+            "arguments": self.arguments,
+            "configs": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
+            "weights": {name: _state(name) for name in sorted(named)},
+        }
+
+
+def run_all(runs: Sequence[Run]) -> dict[Path, str]:
+    """Runs what is not done yet, one after the other, and says so; why each that failed did, by its folder."""
+    faults: dict[Path, str] = {}
+    with progress("runs") as bar:
+        task = bar.add_task("", total=len(runs))
+
+        def tell(run: Run, what: str) -> None:
+            bar.console.print(f"{run.folder}: {what}", highlight=False, markup=False, soft_wrap=True)
+
+        for run in runs:
+            if run.done():
+                tell(run, "done before")
+            elif run.lacking() is None:
+                tell(run, f"runs, see {run.log}")
+            if (fault := run.once()) is not None:
+                faults[run.folder] = fault
+                tell(run, f"no result: {fault}")
+            bar.advance(task)
+    return faults
+
+
+def write_whole(text: str, path: Path) -> None:
+    """``text`` as the file ``path``, which is whole or not there."""
+    partial = path.with_name(f"{path.name}.part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _values(node: Any, key: str) -> Iterator[Any]:
+    """What stands under ``key`` anywhere in a configuration, but for null."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == key and value is not None:
+                yield value
+            else:
+                yield from _values(value, key)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _values(value, key)
+
+
+def _state(name: str) -> list[list[str | int]]:
+    """Name, size and time of all files of a checkpoint; none where it is not there, or on the hub."""
+    try:
+        folder = Path(locate(name))
+    except FileNotFoundError:
+        return []
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [[str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+
+
+def _reason(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["it said nothing"])[-1].removeprefix("error: ")

@@ -1,0 +1,57 @@
+"""Table 3 by one command: what each row is trained from and tested on."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from rnr import ablations, row_runs
+
+CONFIGS = Path(__file__).parent.parent / "lightning_configs"
+# In the place of rnr: keeps its command line, and finds each row some decibels below the full model.
+FAKE = """
+import pathlib, sys
+folder = pathlib.Path([a for a in sys.argv if a.startswith("--trainer.default_root_dir=")][0].split("=")[1])
+with open("said", "a") as file:
+    file.write(" ".join(sys.argv[1:]) + "\\n")
+if folder.parent.name == "without_score":
+    sys.exit("error: no luck")
+if sys.argv[1] == "fit":
+    (folder / "weights").mkdir()
+    (folder / "weights" / "config.json").write_text("{}")
+else:
+    psnr = {"full": 20, "without_rl": 19.5}.get(folder.name, 18)
+    (folder / "test.csv").write_text("photo,input_psnr,input_ssim,psnr,ssim\\n" + "".join(
+        f"{name},10,0.1,{psnr},0.5\\n" for name in "abc"))
+"""
+
+
+@pytest.fixture
+def said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fake.py").write_text(FAKE)
+    monkeypatch.setattr(row_runs, "RNR", [sys.executable, str(tmp_path / "fake.py")])
+    return tmp_path / "said"
+
+
+def test_rows(said, capsys):
+    options = ["--configs", str(CONFIGS), "--sft-steps=5", "--data.eval_draws=2"]
+    assert ablations.main(options) == 1  # one row has failed
+    _, measured, printed = Path("runs/ablations/table3.md").read_text().split("## ")
+    rows = [line.split(" | ")[0].strip("| ") for line in measured.splitlines() if line.startswith("| ")]
+    assert rows[2:] == ["without_reasoner_sft", "without_parameters", "without_semantics", "without_rl", "full"]
+    assert measured.startswith("Table 3 at 5 + 4 steps") and "| without_rl | 19.50 | -0.50 [-0.50, -0.50] |" in measured
+    assert "- runs/ablations/without_score: no result: no weights in runs/ablations/without_score/grpo/weights" in measured
+    assert "as the paper prints it" in printed and "| w/o RL | 18.9478 |" in printed
+
+    commands = said.read_text().splitlines()
+    full = [line for line in commands if "ablations/full.yaml" in line]
+    assert [line.split()[0] for line in full] == ["fit", "fit", "test", "test"]
+    start = "--model.init_args.restorer.init_args.checkpoint=runs/ablations/full"
+    assert "restorer_sft.yaml" in full[0] and "max_steps=5" in full[0] and ".checkpoint" not in full[0]
+    assert all("grpo.yaml" in line for line in full[1:]) and "max_steps=4" in full[1]
+    assert f"{start}/sft/weights" in full[1] and f"{start}/grpo/weights" in full[2] and f"{start}/sft/weights" in full[3]
+    assert all("--data.eval_draws=2" in line for line in commands)
+
+    assert ablations.main(options) == 1
+    assert said.read_text().splitlines()[len(commands) :] == [line for line in commands if "without_score" in line]

@@ -1,0 +1,86 @@
+"""Runs that make up a table: none twice, a failure told, and everything redone whose cause has changed."""
+
+import sys
+
+import pytest
+
+from rnr import row_runs
+from rnr.row_runs import Run, run_all
+
+# In the place of rnr: counts its runs, and fails if a file says so.
+FAKE = """
+import pathlib, sys
+folder = pathlib.Path([a for a in sys.argv if a.startswith("--trainer.default_root_dir=")][0].split("=")[1])
+with (folder / "ran").open("a") as file:
+    file.write(" ".join(sys.argv[1:]) + "\\n")
+print("loading\\nerror: the disk is full\\nTip: buy another") if pathlib.Path("fail").exists() else print("fine")
+sys.exit(pathlib.Path("fail").exists())
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fake.py").write_text(FAKE)
+    monkeypatch.setattr(row_runs, "RNR", [sys.executable, str(tmp_path / "fake.py")])
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "config.json").write_text('{"class": "x"}')
+    (tmp_path / "row.yaml").write_text("model: {restorer: {checkpoint: [nowhere, weights]}}")
+    return Run("test", tmp_path / "out", (tmp_path / "row.yaml",), ("--data.limit_eval=1",))
+
+
+def times(run):
+    return len((run.folder / "ran").read_text().splitlines())
+
+
+def test_what_is_done_is_not_done_again(run):
+    assert not run.done() and run.once() is None and run.done()
+    assert run.once() is None and times(run) == 1
+    assert (run.folder / "ran").read_text() == (
+        f"test --config={run.configs[0]} --data.limit_eval=1 --trainer.default_root_dir={run.folder}\n"
+    )
+    assert run.log.read_text() == "fine\n"
+
+
+@pytest.mark.parametrize("cause", ["configuration", "options", "weights", "a run that was cut off"])
+def test_it_is_done_again_when_its_cause_changes(cause, run):
+    run.once()
+    if cause == "configuration":
+        run.configs[0].write_text("model: {restorer: {checkpoint: weights}}")
+    elif cause == "options":
+        run = Run(run.command, run.folder, run.configs, ("--data.limit_eval=2",))
+    elif cause == "weights":
+        (run.folder.parent / "weights" / "model.safetensors").write_text("new")
+    else:
+        (run.folder / "done.json").unlink()
+    assert not run.done() and run.once() is None
+    assert times(run) == 2
+
+
+def test_a_failure_is_told_in_a_line_and_tried_again(run, capsys):
+    (run.folder.parent / "fail").touch()
+    assert run_all([run]) == {run.folder: "the disk is full"}
+    assert not run.done()
+    (run.folder.parent / "fail").unlink()
+    assert run_all([run]) == {} and run.done()
+
+
+def test_a_failure_after_success_leaves_nothing_done(run):
+    run.once()
+    run.configs[0].write_text("model: {restorer: {checkpoint: weights}}")
+    (run.folder.parent / "fail").touch()
+    assert run.once() == "the disk is full" and not run.done()
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("model: {restorer: {checkpoint: runs/nowhere}}", "no weights in runs/nowhere"),
+        ("model: {restorer: {checkpoint: owner/no-such-model}}", "owner/no-such-model is not on this machine: hf download"),
+        ("model: {restorer: {cwd: checkouts/Nobody}}", "checkouts/Nobody: no such folder"),
+    ],
+)
+def test_what_is_not_there_is_told_without_a_run(config, said, run):
+    run.configs[0].write_text(config)
+    assert run.once().startswith(said)
+    assert not (run.folder / "ran").exists()
