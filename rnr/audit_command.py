@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from rnr.command_line import Failures, add_photo_sources, progress
+from rnr.command_line import Failures, add_drawing, add_photo_sources, add_weights, limited, progress
 from rnr.data import presets
 from rnr.data.batch import DegradedBatch
 from rnr.data.draws import draws_of
@@ -124,19 +124,16 @@ def audit_reward(argv: Sequence[str]) -> int:
     """Prints how the reward ranks, and what it picks."""
     parser = _parser()
     args = parser.parse_args(argv)
-    for name, value, least in (("draws", args.draws, 1), ("group", args.group, 2), ("limit", args.limit, 1)):
-        if value is not None and value < least:
-            parser.error(f"argument --{name}: must be at least {least}, got {value}")
+    if args.group < 2:
+        parser.error(f"argument --group: must be at least 2, got {args.group}")
     try:
         degrader = presets.load(args.preset)
-        photos = [photo for found in photos_in(args.photos, args.split) for photo in found]
+        photos = limited([photo for found in photos_in(args.photos, args.split) for photo in found], args.limit)
         reasoner, restorer = load_reasoner(args.reasoner), load_restorer(args.restorer)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # PhotoError too
         parser.exit(2, f"error: {error}\n")
     if args.jitter is None and not isinstance(restorer, TrainableRestorer):
         parser.error(f"{type(restorer).__name__} makes no candidates of its own: add --jitter")
-    if args.limit is not None and args.limit < len(photos):
-        photos = [photos[i * len(photos) // args.limit] for i in range(args.limit)]
     setting = _Setting(degrader, args.draws, args.seed, args.group, args.jitter)
     audit, failures = Audit(), Failures()
     models = reasoner.eval().to(DEVICE), restorer.eval().to(DEVICE)
@@ -182,23 +179,13 @@ def _parser() -> argparse.ArgumentParser:
         "nor clean photo; see rnr/diagnosis/cycle.py and rnr/metrics/judge.py.",
     )
     add_photo_sources(parser)
-    for name in ("reasoner", "restorer"):
-        parser.add_argument(
-            f"--{name}", default=f"shipped/{name}", metavar="WEIGHTS",
-            help=f"folder or hub name of the {name}'s weights (default shipped/{name})",
-        )  # fmt: skip
-    parser.add_argument(
-        "--preset", default="paper", metavar="NAME",
-        help=f"priors to draw from: {', '.join(presets.names())}, or a YAML file (default paper)",
-    )  # fmt: skip
+    add_weights(parser, "reasoner", "restorer")
+    add_drawing(parser)
     parser.add_argument("--group", type=int, default=8, metavar="N", help="candidates a photo (default 8)")
     parser.add_argument(
         "--jitter", type=float, metavar="S",
         help="spread the candidates by errors of S in the diagnosis instead of by the restorer's own rollout",
     )  # fmt: skip
-    parser.add_argument("--draws", type=int, default=1, metavar="N", help="degradations of each photo (default 1)")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most so many photos, evenly spread (default all)")
-    parser.add_argument("--seed", type=int, default=0, help="of the degradations drawn (default 0)")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FOLDER", help="write audit.md, versions.csv and candidates.csv there"
     )

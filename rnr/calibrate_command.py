@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors import SafetensorError
 
-from rnr.command_line import Failures, add_photo_sources, progress
+from rnr.command_line import Failures, add_drawing, add_photo_sources, add_weights, limited, progress
 from rnr.data import presets
 from rnr.data.draws import draws_of
 from rnr.data.layouts import photos_in
@@ -42,26 +42,14 @@ def calibrate(argv: Sequence[str]) -> int:
         "half of the photos gave; the rivals never look: one says the base rate, one the middle of the true numbers.",
     )
     add_photo_sources(parser)
-    parser.add_argument(
-        "--reasoner", default="shipped/reasoner", metavar="WEIGHTS",
-        help="folder or hub name of the reasoner's weights (default shipped/reasoner)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--preset", default="paper", metavar="NAME",
-        help=f"priors to draw from: {', '.join(presets.names())}, or a YAML file (default paper)",
-    )  # fmt: skip
-    parser.add_argument("--draws", type=int, default=1, metavar="N", help="degradations of each photo (default 1)")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most so many photos, evenly spread (default all)")
-    parser.add_argument("--seed", type=int, default=0, help="of the degradations drawn (default 0)")
+    add_weights(parser, "reasoner")
+    add_drawing(parser)
     parser.add_argument(
         "--figure", type=Path, default=Path("reliability.png"), metavar="FILE",
         help="picture of the figures (default reliability.png)",
     )  # fmt: skip
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="write the calibrated reasoner, a new folder")
     args = parser.parse_args(argv)
-    for name, value in (("draws", args.draws), ("limit", 1 if args.limit is None else args.limit)):
-        if value < 1:
-            parser.error(f"argument --{name}: must be at least 1, got {value}")
     if args.output is not None and args.output.exists():
         parser.error(f"argument -o/--output: {args.output} is there already; name a new folder")
     try:
@@ -70,9 +58,7 @@ def calibrate(argv: Sequence[str]) -> int:
         reasoner = Qwen3VLReasoner(args.reasoner).eval().to(DEVICE)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # PhotoError too
         parser.exit(2, f"error: {error}\n")
-    if args.limit is not None and args.limit < len(photos):
-        photos = [photos[i * len(photos) // args.limit] for i in range(args.limit)]
-    looks, failed = _examine(reasoner, degrader, photos, args.draws, args.seed)
+    looks, failed = _examine(reasoner, degrader, limited(photos, args.limit), args.draws, args.seed)
     if not looks:
         parser.exit(1, "error: none of the photos could be examined\n")
     fitted = fit(looks, reasoner.form)

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rnr.data import presets
 from rnr.data.photos import Photo, PhotoError, find_photos, photo_at
 
 
@@ -19,6 +20,38 @@ def add_photo_sources(parser: argparse.ArgumentParser, nargs: str = "+") -> None
         help="a folder or file of clean photos, reside:FOLDER or ots:FOLDER (published sets as they unpack)",
     )  # fmt: skip
     parser.add_argument("--split", choices=("train", "test"), default="train", help="of published sets (default train)")
+
+
+def add_weights(parser: argparse.ArgumentParser, *models: str) -> None:
+    """An option for each of ``models``, ``reasoner`` or ``restorer``."""
+    for name in models:
+        parser.add_argument(
+            f"--{name}", default=f"shipped/{name}", metavar="WEIGHTS",
+            help=f"folder or hub name of the {name}'s weights (default shipped/{name})",
+        )  # fmt: skip
+
+
+def add_drawing(parser: argparse.ArgumentParser) -> None:
+    """--preset, --draws, --limit and --seed: how photos are degraded, and how many of them."""
+    parser.add_argument(
+        "--preset", default="paper", metavar="NAME",
+        help=f"priors to draw from: {', '.join(presets.names())}, or a YAML file (default paper)",
+    )  # fmt: skip
+    parser.add_argument("--draws", type=_count, default=1, metavar="N", help="degradations of each photo (default 1)")
+    parser.add_argument("--limit", type=_count, metavar="N", help="at most so many photos, evenly spread (default all)")
+    parser.add_argument("--seed", type=int, default=0, help="of the degradations drawn (default 0)")
+
+
+def limited(photos: Sequence[Photo], limit: int | None) -> list[Photo]:
+    """At most ``limit`` of ``photos``, evenly spread."""
+    count = len(photos) if limit is None else min(limit, len(photos))
+    return [photos[i * len(photos) // count] for i in range(count)]
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return int(text)
 
 
 def progress(what: str) -> Progress:

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from rnr.command_line import Failures, add_photo_sources, progress
+from rnr.command_line import Failures, add_drawing, add_photo_sources, add_weights, limited, progress
 from rnr.data import presets
 from rnr.data.batch import DegradedBatch
 from rnr.data.draws import draws_of
@@ -80,24 +80,13 @@ def worth(argv: Sequence[str]) -> int:
         "harm is done to good photos.",
     )
     add_photo_sources(parser)
-    for name in ("reasoner", "restorer"):
-        parser.add_argument(
-            f"--{name}", default=f"shipped/{name}", metavar="WEIGHTS",
-            help=f"folder or hub name of the {name}'s weights (default shipped/{name})",
-        )  # fmt: skip
-    parser.add_argument(
-        "--preset", default="paper", metavar="NAME",
-        help=f"priors to draw from: {', '.join(presets.names())}, or a YAML file (default paper)",
-    )  # fmt: skip
-    parser.add_argument("--draws", type=int, default=1, metavar="N", help="degradations of each photo (default 1)")
-    parser.add_argument("--seed", type=int, default=0, help="of the degradations drawn (default 0)")
+    add_weights(parser, "reasoner", "restorer")
+    add_drawing(parser)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the table there, as Markdown")
     args = parser.parse_args(argv)
-    if args.draws < 1:
-        parser.error(f"argument --draws: must be at least 1, got {args.draws}")
     try:
         degrader = presets.load(args.preset)
-        photos = [photo for found in photos_in(args.photos, args.split) for photo in found]
+        photos = limited([photo for found in photos_in(args.photos, args.split) for photo in found], args.limit)
         reasoner, restorer = (
             load(name).eval().to(DEVICE)
             for load, name in ((load_reasoner, args.reasoner), (load_restorer, args.restorer))

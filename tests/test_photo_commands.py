@@ -258,7 +258,8 @@ def test_demo_restores_a_real_photo(tmp_path, capsys):
 
 def test_help_lists_every_command():
     said = subprocess.run([sys.executable, "-c", "from rnr.cli import main; main()"], capture_output=True, text=True)
-    for name in ("demo", "degrade", "diagnose", "restore", "fit", "validate", "test", "predict", "worth", "baselines", "ablations"):
+    photos, stages = ("demo", "degrade", "diagnose", "restore"), ("fit", "validate", "test", "predict")
+    for name in (*photos, *stages, "worth", "audit-reward", "baselines", "ablations", "grpo-compare"):
         assert f"\n  {name} " in said.stdout
 
 
