@@ -4,13 +4,17 @@ import json
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from rnr.data.datamodule import DegradationDataModule
 from rnr.data.photos import PhotoError
+from rnr.stages.checkpoints import CheckpointError, locked, resumed_from
 from rnr.stages.stage import Stage
 
 SHIPPED = {
@@ -46,6 +50,26 @@ class StageCLI(LightningCLI):
             parser_kwargs={"parser_mode": "omegaconf", "exit_on_error": False},
         )
 
+    def fit(
+        self, model: Stage, datamodule: DegradationDataModule, ckpt_path: str | None, weights_only: bool
+    ) -> None:
+        """What ``rnr fit`` runs: one run at a time in a folder, from a checkpoint that is whole. ``--ckpt_path last`` goes
+        on from the run's own, and begins if there is none: so a scheduler can start the same command again and again.
+        Raises ``CheckpointError``."""
+        folder = Path(self.trainer.default_root_dir)
+        # The first process holds the folder for all of them.
+        with locked(folder) if self.trainer.is_global_zero else nullcontext():
+            start = resumed_from(ckpt_path, folder)
+            try:
+                self.trainer.fit(model, datamodule=datamodule, ckpt_path=start, weights_only=weights_only)
+            except UnpicklingError as error:
+                raise CheckpointError(f"{start}: holds more than data, and could run code if it was loaded") from error
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """A checkpoint is data: one that would run code is refused, unless ``--weights_only false`` asks for it."""
+        given = super()._prepare_subcommand_kwargs(subcommand)
+        return {**given, "weights_only": given["weights_only"] is not False}
+
     def instantiate_classes(self) -> None:
         """Builds the stage, the data module and the trainer; ``ConfigError`` for values that one of them refuses."""
         try:
@@ -76,7 +100,10 @@ def run(args: Sequence[str]) -> Stage:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except (ConfigError, MisconfigurationException, PhotoError, FloatingPointError, OSError) as error:
-        sys.exit(f"error: {error}")
+        message = str(error)
+        if "Original Traceback" in message:  # of a loader's process, which ends in what it was about
+            message = message.splitlines()[-1].partition(": ")[2]
+        sys.exit(f"error: {message}")
 
 
 def _reason(message: str) -> str:

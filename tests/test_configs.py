@@ -12,6 +12,7 @@ BASES = ("reasoner_sft", "restorer_sft", "grpo")
 PAIRS = [
     *((base, None) for base in BASES),
     *((base, f"scale/{base}") for base in BASES),
+    *(("reasoner_sft", f"scale/{name}") for name in ("ddp", "fsdp2", "nodes", "offload")),
     *((f"baselines/{path.stem}", None) for path in sorted((CONFIGS / "baselines").glob("*.yaml"))),
     *(
         ("restorer_sft", path.relative_to(CONFIGS).with_suffix("").as_posix())

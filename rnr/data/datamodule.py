@@ -19,6 +19,7 @@ from rnr.data.dataset import (
     seed_of,
 )
 from rnr.data.layouts import photos_in
+from rnr.data.loader import TrainLoader
 from rnr.data.pairs import Pair, PairBatch, PairDataset, PairStream, pairs_in
 from rnr.data.photos import Photo, shipped_photos
 from rnr.degradation import Degrader
@@ -133,19 +134,16 @@ class DegradationDataModule(LightningDataModule):
         if isinstance(photos, PairDataset) and photos.in_shards:
             return self._stream(photos)
         batches = TrainBatches(len(photos), self.batch_size, self.crops, self.seed, self.visits)
-        return DataLoader(
-            photos,
-            batch_sampler=batches,
-            collate_fn=_collate(photos),
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,  # each keeps its photos in memory
-        )
+        return TrainLoader(photos, batches, self._epoch, _collate(photos), self.num_workers)
 
     def _stream(self, photos: PairDataset) -> DataLoader:
         rank, world = rank_and_world()
         workers = min(self.num_workers, len(photos.shards) // world)  # each reads shards of its own
         stream = PairStream(photos.pairs, self.batch_size, self.crops, self.seed, self.visits, rank, world, workers)
-        return DataLoader(stream, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
+        return TrainLoader(None, stream, self._epoch, None, workers)
+
+    def _epoch(self) -> int:
+        return self.trainer.current_epoch if self.trainer else 0
 
     def val_dataloader(self) -> DataLoader:
         return self._whole("val")

@@ -82,11 +82,11 @@ def random_crop(photo: Tensor, depth: Tensor, side: int, generator: torch.Genera
 
 class TrainBatches(Sampler[list[Visit]]):
     """Batches of visits to shuffled photos, anew each epoch, sharded over processes. Each batch draws one of ``crops``.
-    ``visits`` looks are taken at each photo an epoch."""
+    ``visits`` looks are taken at each photo an epoch. The next pass begins with batch ``start`` of the epoch."""
 
     def __init__(self, count: int, batch_size: int, crops: Sequence[int], seed: int, visits: int = 1) -> None:
         self.count, self.batch_size, self.crops = count, batch_size, list(crops)
-        self.seed, self.visits, self.epoch = seed, visits, 0
+        self.seed, self.visits, self.epoch, self.start = seed, visits, 0, 0
         self._plans: dict[int, list[list[Visit]]] = {}
 
     def set_epoch(self, epoch: int) -> None:
@@ -99,7 +99,7 @@ class TrainBatches(Sampler[list[Visit]]):
         return self
 
     def __iter__(self) -> Iterator[list[Visit]]:
-        yield from self._plan()
+        yield from self._plan()[self.start :]
 
     def __len__(self) -> int:
         return len(self._plan())
@@ -142,7 +142,8 @@ class WholeBatches(Sampler[list[Visit]]):
             for group in groups.values()
             for i in range(0, len(group), batch_size)
         ]
-        self.batches = batches[rank::world]
+        # Every process takes part in an evaluation; one without a photo of its own looks at the first one again.
+        self.batches = batches[rank::world] or batches[:1]
 
     def __iter__(self) -> Iterator[list[Visit]]:
         return iter(self.batches)

@@ -139,6 +139,9 @@ class PairStream(IterableDataset):
     Each epoch shuffles the shards, deals them out over processes and their workers, and shuffles samples within a
     buffer. Every process yields equally many batches, so that none waits for another; whoever has read all of its
     shards begins anew. ``ValueError`` if there are fewer shards than readers.
+
+    ``epoch`` is the one that the next pass takes, and ``start`` the first of its batches that is yielded; those before
+    are read all the same.
     """
 
     def __init__(
@@ -148,7 +151,7 @@ class PairStream(IterableDataset):
         self.names = {(str(pair.shard), pair.key): pair.name for pair in pairs}
         self.shards = sorted({shard for shard, _ in self.names})
         self.batch_size, self.crops, self.seed = batch_size, list(crops), seed
-        self.rank, self.world, self.epoch = rank, world, 0
+        self.rank, self.world, self.epoch, self.start = rank, world, 0, 0
         self.batches = max(1, len(pairs) * visits // (world * batch_size))  # an epoch, of this process
         if len(self.shards) < world * max(1, workers):
             raise ValueError(
@@ -162,14 +165,14 @@ class PairStream(IterableDataset):
     def __iter__(self) -> Iterator[PairBatch]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        # Workers that persist keep this object, and so count the epochs.
-        epoch, self.epoch = self.epoch, self.epoch + 1
-        samples = self._samples(epoch, self.rank * workers + worker, self.world * workers)
+        worker = (worker + self.start) % workers  # the loader asks worker 0 first
+        samples = self._samples(self.epoch, self.rank * workers + worker, self.world * workers)
         # The draw of crops is the same on every process, so all take steps of equal cost.
-        sides = random.Random(seed_of(self.seed, "crop", epoch, worker))
-        for _ in range(self.batches // workers + (worker < self.batches % workers)):
-            side = sides.choice(self.crops)
-            yield collate([cut(item, side, seed) for item, seed in itertools.islice(samples, self.batch_size)])
+        sides = random.Random(seed_of(self.seed, "crop", self.epoch, worker))
+        for number in range(worker, self.batches, workers):  # the loader asks its workers in turn
+            side, items = sides.choice(self.crops), list(itertools.islice(samples, self.batch_size))
+            if number >= self.start:
+                yield collate([cut(item, side, seed) for item, seed in items])
 
     def _samples(self, epoch: int, reader: int, readers: int) -> Iterator[tuple[Item, int]]:
         """Without end: each with the seed of its crop."""

@@ -15,6 +15,9 @@ from rnr.diagnosis import Diagnosis
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 DEPTH_SUFFIXES = (".png", ".npy", ".npz", ".mat")
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What may be in a photo's file, whatever its name says. Pillow knows more: it would run Ghostscript on some."""
+
 MAX_PIXELS = 50_000_000
 
 
@@ -44,7 +47,8 @@ def open_photo(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
     # any pixel is decoded, here.
     Image.MAX_IMAGE_PIXELS = None
     try:
-        with Image.open(path) as image:
+        # From an open file: of a named one Pillow maps grey TIFFs into memory, and garbles those that are to be turned.
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise PhotoError(
                     f"{path}: {image.width}x{image.height} is {image.width * image.height / 1e6:.1f} megapixels, "
@@ -81,7 +85,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 def save_photo(image: Tensor, path: Path) -> None:
     """Writes ``image`` (3, H, W), clamped to [0, 1], as an 8-bit PNG that is whole or not there."""
-    partial = path.with_name(f"{path.name}.part")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     pixels = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     try:
         Image.fromarray(pixels).save(partial, format="PNG")
@@ -90,10 +94,18 @@ def save_photo(image: Tensor, path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def inside(folder: Path, name: str) -> Path:
+    """``folder / name``. Raises :class:`PhotoError` for a name that leads out of ``folder``."""
+    path = folder / name
+    if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder)) or "\0" in name:
+        raise PhotoError(f"{name!r} is no name of a photo: it leads out of {folder}")
+    return path
+
+
 def photo_size(path: Path) -> tuple[int, int]:
     """(height, width) as :func:`open_photo` will return it, from the header alone. Raises :class:`PhotoError`."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             # EXIF orientations 5 to 8 swap the sides; Pillow states the size of a TIFF with that done already.
             turned = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)
             return (image.width, image.height) if turned else (image.height, image.width)

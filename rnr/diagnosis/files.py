@@ -5,6 +5,7 @@ Units and ranges are those of :mod:`rnr.diagnosis.types`.
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,13 @@ def from_dict(data: Any) -> Diagnosis:
 
 
 def save(diagnosis: Diagnosis, path: Path) -> None:
-    path.write_text(json.dumps(to_dict(diagnosis), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Writes one diagnosis, whole or not at all."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_text(json.dumps(to_dict(diagnosis), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Diagnosis:

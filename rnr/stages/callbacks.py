@@ -1,55 +1,143 @@
 """Callbacks that all stages use. Both keep to the run's folder, ``trainer.default_root_dir``."""
 
-import shutil
-from datetime import timedelta
+import signal
+import sys
+import threading
+import time
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning import LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
 
+from rnr.stages.checkpoints import CHECKPOINTS, LAST, PREVIOUS, StraightToDisk, commit, remove, seal
+from rnr.stages.sharding import savable
 from rnr.stages.stage import Stage
 
+REQUEUE = 75
+"""Exit status of a run that was told to stop and can go on: EX_TEMPFAIL of sysexits.h."""
 
-class KeepCheckpoint(ModelCheckpoint):
-    """Keeps the newest state of the run as ``checkpoints/last.ckpt``, written every ``minutes`` and at the end.
 
-    ``rnr fit --config ... --ckpt_path <run>/checkpoints/last.ckpt`` goes on from it.
+class Stopped(SystemExit):
+    """The run was told to stop, has written its state, and ends. Exit status 130 after Ctrl-C, else :data:`REQUEUE`."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(130 if number == signal.SIGINT else REQUEUE)
+        self.number = number
+
+
+class KeepCheckpoint(Checkpoint):
+    """Keeps the state of the run as ``checkpoints/last.ckpt``, and the one before it as ``previous.ckpt``.
+
+    It is written after a step: every ``minutes``, after the last one, and when the run is told to stop by SIGTERM,
+    SIGUSR1 (schedulers) or SIGINT (Ctrl-C; a second one stops it at once), after which it ends by :class:`Stopped`. A
+    run that goes on from it (``rnr fit ... --ckpt_path last``) ends as one that was never disturbed. Between two
+    steps only: gradients that are still being accumulated are in no checkpoint.
     """
 
     def __init__(self, minutes: float = 5.0) -> None:
-        super().__init__(
-            save_last=True, save_top_k=0, train_time_interval=timedelta(minutes=minutes), enable_version_counter=False
-        )
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Lightning's own would save here only if nothing had been saved before.
-        self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        self.seconds = 60 * minutes
+        self._written_at = 0.0
+        self._step = 0
+        self._told_by: int | None = None
+        self._handlers: dict[int, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
-        super().setup(trainer, pl_module, stage)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = StraightToDisk()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._written_at, self._step, self._told_by = time.monotonic(), trainer.global_step, None
+        # Lightning's own handlers save in the middle of a step, or talk to other processes from within one.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+                self._handlers[number] = signal.signal(number, self._told)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self._step or trainer.fast_dev_run:
+            return  # in the middle of an accumulation
+        self._step = trainer.global_step
+        told = trainer.strategy.reduce_boolean_decision(self._told_by is not None, all=False)
+        due = time.monotonic() - self._written_at >= self.seconds
+        if told or _is_last(trainer) or trainer.strategy.reduce_boolean_decision(due, all=False):
+            self._save(trainer)
+        if told:
+            if trainer.is_global_zero:
+                print(f"told to stop: the state after step {self._step} is in {_folder(trainer)}; "
+                      f"--ckpt_path last goes on from it", file=sys.stderr)  # fmt: skip
+            raise Stopped(self._told_by or signal.SIGTERM)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._give_back_signals()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._give_back_signals()
+
+    def _save(self, trainer: Trainer) -> None:
+        """On every process, since a sharded state is written by all."""
+        folder = _folder(trainer)
+        fresh = folder / f"{LAST}.new"
+        if trainer.is_global_zero:
+            remove(fresh)
+        trainer.save_checkpoint(fresh)  # ends in a barrier
+        if trainer.is_global_zero:
+            if fresh.is_dir():  # of a sharded state
+                seal(fresh)
+            commit(fresh, folder / LAST, folder / PREVIOUS)
+        trainer.strategy.barrier("checkpoint")
+        self._written_at = time.monotonic()
+
+    def _told(self, number: int, frame: FrameType | None) -> None:
+        if self._told_by is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._told_by = number
+
+    def _give_back_signals(self) -> None:
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
 
 
-class SaveWeights(Callback):
-    """Writes the trained model as safetensors to ``weights`` when training ends, also when it is interrupted. The
-    folder appears whole or not at all: it is written beside its place and then moved there."""
+# A Checkpoint to Lightning, which calls those after all others: at the end a moving average has taken its place by then.
+class SaveWeights(Checkpoint):
+    """Writes the trained model as safetensors to ``weights`` when training ends, also when Ctrl-C ends it. The folder
+    appears whole or not at all: it is written beside its place and then moved there."""
 
-    def on_fit_end(self, trainer: Trainer, pl_module: Stage) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: Stage) -> None:
         self._save(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: Stage, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt) and trainer.global_step:
+        stopped = isinstance(exception, Stopped) and exception.number == signal.SIGINT
+        # After a plain KeyboardInterrupt processes may be anywhere, and cannot gather what is sharded.
+        alone = isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1
+        if (stopped or alone) and trainer.global_step:
             self._save(trainer, pl_module)
 
     def _save(self, trainer: Trainer, stage: Stage) -> None:
-        if not trainer.is_global_zero or trainer.fast_dev_run:
+        if trainer.fast_dev_run:
             return
-        final = Path(trainer.default_root_dir) / "weights"
-        fresh, old = final.with_name("weights.new"), final.with_name("weights.old")
-        for folder in (fresh, old):
-            shutil.rmtree(folder, ignore_errors=True)
-        stage.save_weights(fresh)
-        if final.exists():
-            final.rename(old)
-        fresh.rename(final)
-        shutil.rmtree(old, ignore_errors=True)
+        with savable(stage):
+            if trainer.is_global_zero:
+                final = Path(trainer.default_root_dir) / "weights"
+                fresh, old = final.with_name("weights.new"), final.with_name("weights.old")
+                if old.exists() and not final.exists():
+                    old.rename(final)  # a run was cut off between the two names
+                remove(fresh)
+                stage.save_weights(fresh)
+                commit(fresh, final, old)
+                remove(old)
+        trainer.strategy.barrier("weights")
+
+
+def _folder(trainer: Trainer) -> Path:
+    return Path(trainer.default_root_dir) / CHECKPOINTS
+
+
+def _is_last(trainer: Trainer) -> bool:
+    """Whether no step follows this one. A moving average replaces the model after that, too late for a checkpoint."""
+    steps_are_done = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
+    last_epoch = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs
+    return steps_are_done or trainer.should_stop or (last_epoch and trainer.is_last_batch)

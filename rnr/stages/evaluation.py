@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from rnr.data.batch import DegradedBatch
 from rnr.diagnosis import Diagnosis, ParseFailure
-from rnr.metrics.diagnosis import DiagnosisFigures, DiagnosisMetrics
+from rnr.metrics.diagnosis import DiagnosisFigures, encode, figures
 from rnr.metrics.intervals import paired_interval
 from rnr.metrics.restoration import SSIM_WINDOW, psnr, ssim
 from rnr.metrics.scenes import scene_figures
@@ -22,13 +23,23 @@ from rnr.metrics.scenes import scene_figures
 Rows = list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What became of one photo. seed: tells its draws apart. row: of the table of photos. answer, truth: diagnoses in
+    numbers (see :func:`rnr.metrics.diagnosis.encode`) and their scenes; None if nothing was diagnosed."""
+
+    photo: str
+    seed: int
+    row: dict[str, Any]
+    answer: tuple[list[float], str | None] | None = None
+    truth: tuple[list[float], str | None] | None = None
+
+
 @dataclass
 class Evaluation:
     """Collects photos, and says what became of them. Photos too small for SSIM have NaN there and leave its means."""
 
-    photos: Rows = field(default_factory=list)
-    diagnosis: DiagnosisMetrics = field(default_factory=DiagnosisMetrics)
-    scenes: list[tuple[str | None, str | None]] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
 
     def add(
         self,
@@ -41,20 +52,35 @@ class Evaluation:
         if restored is not None:
             columns |= {"psnr": psnr(restored, batch.clean), "ssim": _ssim(restored, batch.clean)}
         lists = {name: values.tolist() for name, values in columns.items()}
-        self.photos += [
-            {"photo": name, **{key: values[i] for key, values in lists.items()}} for i, name in enumerate(batch.names)
-        ]
-        if predicted is not None:
-            self.diagnosis.update(predicted, batch.truth)
-            said = (answer.scene if isinstance(answer, Diagnosis) else None for answer in predicted)
-            self.scenes += zip(said, (truth.scene for truth in batch.truth), strict=True)
+        for i, name in enumerate(batch.names):
+            row = {"photo": name, **{key: values[i] for key, values in lists.items()}}
+            both = () if predicted is None else (_numbers(predicted[i]), _numbers(batch.truth[i]))
+            self.seen.append(Seen(name, batch.seed[i], row, *both))
+
+    def gathered(self) -> "Evaluation":
+        """That of all processes together, the same on each, every draw of a photo once, in an order of their own. All
+        processes have to call this."""
+        parts = [self.seen]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            parts = [[]] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(parts, self.seen)
+        once = {(each.photo, each.seed): each for part in parts for each in part}
+        return Evaluation([once[key] for key in sorted(once)])
+
+    @property
+    def photos(self) -> Rows:
+        """A row a photo and draw."""
+        return [each.row for each in self.seen]
 
     def mean(self, key: str) -> float:
         values = [row[key] for row in self.photos if not math.isnan(row[key])]
         return sum(values) / len(values) if values else math.nan
 
     def figures(self) -> DiagnosisFigures | None:
-        return self.diagnosis.compute() if self.diagnosis.predicted else None
+        """Of the diagnoses; None if there are none."""
+        asked = [each for each in self.seen if each.answer and each.truth]
+        tables = ([each.answer[0] for each in asked], [each.truth[0] for each in asked])
+        return figures(*(torch.tensor(table, dtype=torch.float64) for table in tables)) if asked else None
 
     def restoration_rows(self) -> Rows:
         """PSNR and SSIM of the input and of what was restored, and the paired difference with its 95 % interval."""
@@ -77,7 +103,7 @@ class Evaluation:
 
     def diagnosis_rows(self) -> Rows:
         """Presence and severity of each degradation beside the rivals that do not look; none if nothing was diagnosed."""
-        if (figures := self.figures()) is None:
+        if (diagnosed := self.figures()) is None:
             return []
         return [
             {
@@ -91,12 +117,13 @@ class Evaluation:
                 "MAE of the mean": _number(kind.severity_mae_of_mean, 1),
                 "rank correlation": _number(kind.severity_rank_correlation, 2),
             }
-            for kind in figures.kinds
+            for kind in diagnosed.kinds
         ]
 
     def scene_rows(self) -> Rows:
         """What is said of the clean scenes, beside another photo's reference; none if no scene is said and known."""
-        scenes = scene_figures([said for said, _ in self.scenes], [known for _, known in self.scenes])
+        asked = [each for each in self.seen if each.answer and each.truth]
+        scenes = scene_figures([each.answer[1] for each in asked], [each.truth[1] for each in asked])
         if not scenes.photos:
             return []
         return [
@@ -108,14 +135,14 @@ class Evaluation:
             }
         ]
 
-    def report(self, directory: Path | None) -> None:
-        """Prints the tables; writes ``test.md`` and, photo by photo, ``test.csv`` into ``directory`` if given."""
-        figures = self.figures()
+    def report(self, directory: Path) -> None:
+        """Prints the tables; writes ``test.md`` and, photo by photo, ``test.csv`` into ``directory``."""
+        diagnosed = self.figures()
         photos = len({row["photo"] for row in self.photos})
         looks = "" if photos == len(self.photos) else f" degraded {len(self.photos) / photos:g} times each"
         titles = {f"Restoration, {photos} photos{looks}, with 95 % intervals": self.restoration_rows()}
-        if figures is not None:
-            title = f"Diagnosis, {figures.photos} photos, {figures.parse_rate:.0%} of answers parse"
+        if diagnosed is not None:
+            title = f"Diagnosis, {diagnosed.photos} photos, {diagnosed.parse_rate:.0%} of answers parse"
             titles[title] = self.diagnosis_rows()
             titles["Parameters of what is there and found"] = [
                 {
@@ -125,20 +152,19 @@ class Evaluation:
                     "MAE of the mean": _number(p.mae_of_mean, 4),
                     "unit": p.unit,
                 }
-                for p in figures.parameters
+                for p in diagnosed.parameters
             ]
             if rows := self.scene_rows():
                 titles["Scenes: chrF to the reference, and words of degradation"] = rows
         for title, rows in titles.items():
             show(title, rows)
-        if directory is not None:
-            directory.mkdir(parents=True, exist_ok=True)
-            text = "\n".join(f"## {title}\n\n{markdown(rows)}" for title, rows in titles.items())
-            (directory / "test.md").write_text(text, encoding="utf-8")
-            with (directory / "test.csv").open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, fieldnames=list(self.photos[0]))
-                writer.writeheader()
-                writer.writerows(sorted(self.photos, key=lambda row: row["photo"]))
+        directory.mkdir(parents=True, exist_ok=True)
+        text = "\n".join(f"## {title}\n\n{markdown(rows)}" for title, rows in titles.items())
+        (directory / "test.md").write_text(text, encoding="utf-8")
+        with (directory / "test.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(self.photos[0]))
+            writer.writeheader()
+            writer.writerows(self.photos)
 
 
 def show(title: str, rows: Rows) -> None:
@@ -159,6 +185,10 @@ def markdown(rows: Rows) -> str:
 
 def _number(value: float, places: int) -> str:
     return "-" if math.isnan(value) else f"{value:.{places}f}"
+
+
+def _numbers(diagnosis: Diagnosis | ParseFailure) -> tuple[list[float], str | None]:
+    return encode(diagnosis), diagnosis.scene if isinstance(diagnosis, Diagnosis) else None
 
 
 def _ssim(images: Tensor, clean: Tensor) -> Tensor:

@@ -2,19 +2,25 @@
 
 import math
 from abc import abstractmethod
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from rnr.data.batch import DegradedBatch, RealBatch
-from rnr.data.photos import save_photo
+from rnr.data.photos import inside, save_photo
 from rnr.diagnosis import Diagnosis, ParseFailure, files, render
+from rnr.models.buffers import ExactBuffers
+from rnr.stages.checkpoints import CheckpointError
 from rnr.stages.evaluation import Evaluation
 from rnr.stages.optimizer import Schedule
+from rnr.stages.sharding import whole
 
 PICTURES = 4
 """How many photos of the first validation batch are shown in TensorBoard."""
@@ -42,13 +48,18 @@ class Frozen:
         return self.model.to(device)
 
 
-class Stage(LightningModule):
-    """Base of the three stages. A subclass has a model to train and says how a batch is evaluated."""
+class Stage(ExactBuffers, LightningModule):
+    """Base of the three stages. A subclass has a model to train and says how a batch is evaluated.
+
+    Photos are evaluated by all processes, on weights that are :func:`whole` while it lasts, and counted together.
+    """
 
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
         self.schedule = schedule
         self.evaluation = Evaluation()
+        self._evaluating = ExitStack()
+        self.strict_loading = False  # on_load_checkpoint looks at what has to be there
 
     @abstractmethod
     def repair(
@@ -64,25 +75,53 @@ class Stage(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         return self.schedule.configure(self.named_parameters(), self.trainer.estimated_stepping_batches)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves out what is frozen, which is as it was loaded: with an adapter nearly all of a model. DeepSpeed does so by
+        ``exclude_frozen_parameters``; FSDP2 and a moving average know of no such thing."""
+        whole_files = isinstance(self.trainer.strategy, (DDPStrategy, SingleDeviceStrategy))
+        if whole_files and "averaging_state" not in checkpoint:
+            frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+            kept = {name: tensor for name, tensor in checkpoint["state_dict"].items() if name not in frozen}
+            checkpoint["state_dict"] = kept
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises ``CheckpointError`` for that of another model."""
+        if (state := checkpoint.get("state_dict")) is None:
+            return  # of a sharded model, which its strategy loads
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        if wrong := sorted((trained - state.keys()) | (state.keys() - self.state_dict().keys())):
+            raise CheckpointError(f"the checkpoint is that of another model: {len(wrong)} names differ, such as {wrong[0]}")
+
     def on_fit_start(self) -> None:
         """Says what is trained, part by part: a frozen part or an adapter in the wrong place is then seen at once."""
         rank_zero_info(trainable(self))
 
     def log_loss(self, loss: Tensor, count: int) -> Tensor:
-        """Logs and returns ``loss``; raises ``FloatingPointError`` if it is not finite, before any weight is touched."""
-        if not torch.isfinite(loss):
+        """Logs and returns ``loss``; raises ``FloatingPointError`` if it is not finite, before any weight is touched. All
+        processes raise if one of them has to, so that none waits for it."""
+        finite = bool(torch.isfinite(loss))
+        if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):
+            where = "" if finite else f" {loss.item()}"
             raise FloatingPointError(
-                f"the loss is {loss.item()} at step {self.global_step}; weights are those of the step before, "
-                f"checkpoints in {self.trainer.default_root_dir} are kept. Lower schedule.learning_rate?"
+                f"the loss is{where or ' not finite on another process'} at step {self.global_step}; weights are those of "
+                f"the step before, checkpoints in {self.trainer.default_root_dir} are kept. Lower "
+                f"schedule.learning_rate?"
             )
         self.log("train/loss", loss, prog_bar=True, batch_size=count)
         return loss
 
     def on_validation_epoch_start(self) -> None:
         self.evaluation = Evaluation()
+        self._evaluating.enter_context(whole(self))
 
     def on_test_epoch_start(self) -> None:
-        self.evaluation = Evaluation()
+        self.on_validation_epoch_start()
+
+    def on_predict_epoch_start(self) -> None:
+        self._evaluating.enter_context(whole(self))
+
+    def on_predict_epoch_end(self) -> None:
+        self._evaluating.close()
 
     def validation_step(self, batch: DegradedBatch, batch_idx: int) -> None:
         answers, restored = self.repair(batch.degraded, batch.seed, batch.truth)
@@ -97,7 +136,7 @@ class Stage(LightningModule):
         """Writes ``predictions/<name>.json`` and, restored, ``predictions/<name>.png`` for photos as they are."""
         answers, restored = self.repair(batch.image, [0] * len(batch.names), None)
         for i, name in enumerate(batch.names):
-            path = Path(self.trainer.default_root_dir) / "predictions" / Path(name).with_suffix(".png")
+            path = inside(Path(self.trainer.default_root_dir) / "predictions", name).with_suffix(".png")
             path.parent.mkdir(parents=True, exist_ok=True)
             if restored is not None:
                 save_photo(restored[i], path)
@@ -105,6 +144,8 @@ class Stage(LightningModule):
                 files.save(answers[i], path.with_suffix(".json"))
 
     def on_validation_epoch_end(self) -> None:
+        self._evaluating.close()
+        self.evaluation = self.evaluation.gathered()
         figures = {}
         if "psnr" in self.evaluation.photos[0]:
             figures |= {f"val/{key}": self.evaluation.mean(key) for key in ("psnr", "ssim", "input_psnr", "input_ssim")}
@@ -121,12 +162,14 @@ class Stage(LightningModule):
         self.log_dict({name: value for name, value in figures.items() if math.isfinite(value)}, sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
-        directory = Path(self.trainer.default_root_dir)
-        self.evaluation.report(directory if self.trainer.is_global_zero else None)
+        self._evaluating.close()
+        self.evaluation = self.evaluation.gathered()
+        if self.trainer.is_global_zero:
+            self.evaluation.report(Path(self.trainer.default_root_dir))
         figures = {"test/input_psnr": self.evaluation.mean("input_psnr")}
         if "psnr" in self.evaluation.photos[0]:
             figures |= {f"test/{key}": self.evaluation.mean(key) for key in ("psnr", "ssim")}
-        self.log_dict(figures, logger=False, prog_bar=False)
+        self.log_dict(figures, logger=False, prog_bar=False, sync_dist=True)
 
     def show(
         self, batch: DegradedBatch, answers: list[Diagnosis | ParseFailure] | None, restored: Tensor | None

@@ -46,6 +46,23 @@ def test_every_exif_orientation_is_turned_upright(tmp_path, orientation, suffix)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
+def test_so_is_a_grey_tiff(tmp_path, orientation):
+    """Which Pillow 13 garbles when it opens the file by name."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = write(tmp_path / "photo.tif", stored(UPRIGHT[..., :1], orientation)[..., 0], exif=exif)
+    np.testing.assert_array_equal(open_photo(path), UPRIGHT[..., :1].repeat(3, axis=2))
+
+
+@pytest.mark.parametrize("name", ["photo.png", "photo.eps"])
+def test_what_pillow_would_run_another_program_on_is_no_photo(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n")
+    with pytest.raises(PhotoError, match="not an image that can be read"):
+        open_photo(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
 def test_so_is_every_jpeg(tmp_path, orientation):
     exif = Image.Exif()
     exif[ORIENTATION] = orientation

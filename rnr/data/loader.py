@@ -1,0 +1,57 @@
+"""A loader of training batches that can go on in the middle of an epoch."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from rnr.data.dataset import PhotoDataset, TrainBatches
+from rnr.data.pairs import PairDataset, PairStream
+
+
+class TrainLoader(DataLoader):
+    """Batches of ``plan``, which decides what comes when.
+
+    ``state_dict`` and ``load_state_dict`` are what Lightning asks of a loader that it finds in a checkpoint: the next
+    pass leaves out what was taken already. Batches that were read ahead but not taken do not count.
+
+    photos: what ``plan`` chooses from; None for a stream, which brings its own. epoch: says which one is about to begin.
+    """
+
+    def __init__(
+        self,
+        photos: PhotoDataset | PairDataset | None,
+        plan: TrainBatches | PairStream,
+        epoch: Callable[[], int],
+        collate: Callable | None,
+        workers: int,
+    ) -> None:
+        if isinstance(plan, PairStream):
+            # Workers of a stream keep nothing worth keeping, and new ones know of the epoch.
+            super().__init__(plan, batch_size=None, num_workers=workers)
+        else:
+            # Those of photos keep them in memory.
+            super().__init__(
+                photos, batch_sampler=plan, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0
+            )
+        self.plan, self.epoch = plan, epoch
+        self.taken = 0
+        self._resumed: dict[str, int] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        # A generator: workers begin to read when the first batch is asked for. By then Lightning knows the epoch.
+        state, self._resumed = self._resumed, None
+        if isinstance(self.plan, PairStream):
+            self.plan.epoch = self.epoch()  # Lightning itself sets that of a sampler
+        here = state is not None and (state["epoch"], state["batches"]) == (self.plan.epoch, len(self.plan))
+        self.plan.start = self.taken = state["taken"] if here else 0
+        for batch in super().__iter__():
+            self.taken += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.plan.epoch, "taken": self.taken, "batches": len(self.plan)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """An epoch that has another number of batches by now (another batch size, other photos) begins anew."""
+        self._resumed = state

@@ -1,0 +1,69 @@
+"""The same steps of every stage by one process and by two, under DDP, FSDP2 and DeepSpeed's own engine."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from together import PROCESSES, STRATEGIES, Task, together, train
+
+pytestmark = pytest.mark.slow
+STAGES = ("reasoner_sft", "restorer_sft", "grpo")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Three of two sizes: one process validates two of them, the other one."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i, size in enumerate([(40, 48), (40, 48), (48, 40)]):
+        Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, photos):
+    """By stage: the folder, the losses of each step and the figures of a run by one process."""
+    runs = {}
+
+    def run(name: str):
+        if name not in runs:
+            import multiprocessing
+
+            folder = tmp_path_factory.mktemp(name)
+            with multiprocessing.get_context("forkserver").Pool(1) as pool:
+                losses, figures = pool.apply(train, (Task(name, folder, photos),))
+            runs[name] = folder, torch.tensor(losses).view(-1, PROCESSES).sum(dim=1), figures  # each is halved
+        return runs[name]
+
+    return run
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("stage", STAGES)
+def test_three_steps_agree(stage, strategy, alone, photos, tmp_path):
+    folder, losses, figures = alone(stage)
+    found = together(train, Task(stage, tmp_path, photos, strategy))
+    mean = torch.tensor([each for each, _ in found]).mean(dim=0)
+    torch.testing.assert_close(mean, losses, rtol=1e-4, atol=0)
+    weights, expected = (load_file(root / "weights/model.safetensors") for root in (tmp_path, folder))
+    assert weights.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    for _, each in found:
+        assert each == pytest.approx(figures, rel=1e-3, abs=1e-3, nan_ok=True)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_of_two_processes_goes_on(stage, strategy, photos, tmp_path):
+    whole = Task(stage, tmp_path / "whole", photos, strategy, steps=4)
+    undisturbed = together(train, whole)
+    cut = Task(stage, tmp_path / "cut", photos, strategy, steps=4, stop_after=2)
+    before = together(train, cut)
+    after = together(train, Task(stage, cut.folder, photos, strategy, steps=4, resume=True))
+    for all_, first, last in zip(undisturbed, before, after, strict=True):
+        assert first[0] + last[0] == pytest.approx(all_[0], rel=1e-6)
+    expected, weights = (load_file(root / "weights/model.safetensors") for root in (whole.folder, cut.folder))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")

@@ -1,0 +1,196 @@
+"""Small trainings by several processes on one machine's CPU, as torchrun would start them, and by one process alone."""
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
+from tiny_stages import tiny_data, tiny_restorer, tiny_stage, tiny_trainer
+
+from rnr.data import dataset
+from rnr.data.datamodule import DegradationDataModule
+from rnr.data.dataset import TrainBatches
+from rnr.diagnosis import Diagnosis, Fog, Noise
+from rnr.stages import RestorerSFT
+from rnr.stages.callbacks import KeepCheckpoint, SaveWeights
+from rnr.stages.conditioning import Conditioning
+from rnr.stages.optimizer import Schedule
+from rnr.stages.sharding import FSDP2
+
+PROCESSES = 2
+
+
+class ZeroOnCPU(DeepSpeedStrategy):
+    """Lightning's strategy refuses a CPU; DeepSpeed's engine does not mind one."""
+
+    def setup_environment(self) -> None:
+        self.accelerator.setup_device(self.root_device)
+        self.setup_distributed()
+
+    def setup_distributed(self) -> None:
+        self.set_world_ranks()
+        self._init_deepspeed_distributed()
+
+    @property
+    def root_device(self) -> torch.device:
+        return torch.device("cpu", self.local_rank)  # the engine wants an index
+
+
+def zero(stage: int) -> Strategy:
+    return ZeroOnCPU(stage=stage, zero_allow_untested_optimizer=True, logging_batch_size_per_gpu=2,
+                     reduce_bucket_size=1_000_000, allgather_bucket_size=1_000_000,
+                     process_group_backend="gloo")  # fmt: skip
+
+
+STRATEGIES: dict[str, Callable[[], Strategy]] = {
+    "DDP": partial(DDPStrategy, process_group_backend="gloo"),
+    "FSDP2": partial(FSDP2, process_group_backend="gloo"),
+    "ZeRO-2": partial(zero, 2),
+    "ZeRO-3": partial(zero, 3),
+}
+
+
+class Losses(Callback):
+    def __init__(self) -> None:
+        self.of: list[float] = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.of.append(outputs["loss"].item())
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a process is to do. photos: for validation. sizes differ, so that processes have unequal work."""
+
+    stage: str
+    folder: Path
+    photos: Path
+    strategy: str | None = None
+    steps: int = 3
+    stop_after: int | None = None
+    resume: bool = False
+
+
+class StopAfter(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            raise RuntimeError("cut off")
+
+
+class OneProcess(DegradationDataModule):
+    """The batches that two processes take in one step, one after the other."""
+
+    def train_dataloader(self):
+        plans = []
+        for rank in range(PROCESSES):
+            dataset.rank_and_world = lambda rank=rank: (rank, PROCESSES)
+            plans.append(TrainBatches(len(self.sets["train"]), self.batch_size, self.crops, self.seed, self.visits))
+            plans[-1]._plan()
+        dataset.rank_and_world = lambda: (0, 1)
+        loader = super().train_dataloader()
+        loader.plan._plans = {0: [batch for step in zip(*(p._plan() for p in plans), strict=True) for batch in step]}
+        return loader
+
+
+def stage_of(name: str):
+    """DeepSpeed takes no weights in ``channels_last``, so nobody gets them."""
+    return _stage(name).to(memory_format=torch.contiguous_format)
+
+
+def _stage(name: str):
+    if name == "restorer_sft":  # nothing drawn: each process would draw for itself
+        torch.manual_seed(0)
+        return RestorerSFT(tiny_restorer(), None, Conditioning(none=0, drop=0, jitter=0), Schedule(1e-3, warmup=1))
+    stage = tiny_stage(name)
+    if name == "reasoner_sft":  # untied, as Qwen3-VL-8B is
+        head = stage.reasoner.model.lm_head
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        stage.reasoner.model.config.tie_word_embeddings = False
+        stage.reasoner.model.config.text_config.tie_word_embeddings = False
+    if name == "grpo":  # an untrained reasoner's opinion would let every group be skipped
+        answers = [Diagnosis(Fog(50, (0.8, 0.8, 0.8), 0.5), noise=Noise(20, 0.1, 5))]
+        stage.reasoner.diagnose = lambda images, fields=None: answers * len(images)
+        stage.reasoner.severities = lambda images: images.mean(dim=(2, 3)).mean(dim=1, keepdim=True).repeat(1, 4) * 100
+        stage.floor = 1e-6
+    return stage
+
+
+def train(task: Task) -> tuple[list[float], dict[str, float]]:
+    """The losses of this process, and the figures of its last validation."""
+    torch.set_num_threads(1)
+    losses = Losses()
+    alone = task.strategy is None
+    callbacks = [losses, SaveWeights(), KeepCheckpoint(minutes=0)]
+    if task.stop_after is not None:
+        callbacks.append(StopAfter(task.stop_after))
+    from rnr.data.datamodule import Sources
+
+    data = tiny_data(sources=Sources(val=[str(task.photos)]), visits=4, eval_batch_size=1)
+    if alone:
+        data.__class__ = OneProcess
+    trainer: Trainer = tiny_trainer(
+        task.folder, task.steps, callbacks=callbacks, devices=1 if alone else PROCESSES,
+        strategy="auto" if alone else STRATEGIES[task.strategy](), accumulate_grad_batches=PROCESSES if alone else 1,
+        use_distributed_sampler=False, limit_val_batches=1.0, num_sanity_val_steps=0, gradient_clip_val=0.1,
+    )  # fmt: skip
+    checkpoint = task.folder / "checkpoints/last.ckpt" if task.resume else None
+    try:
+        trainer.fit(stage_of(task.stage), data, ckpt_path=checkpoint)
+    except RuntimeError as error:
+        if str(error) != "cut off":
+            raise
+    figures = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
+    return losses.of, figures
+
+
+def together(function: Callable, *arguments, seconds: float = 300) -> list:
+    """What ``function(*arguments)`` returns on each of the processes, which know of each other as under torchrun."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("forkserver")
+    results = context.Queue()
+    processes = [
+        context.Process(target=_one_of_them, args=(rank, port, results, function, arguments))
+        for rank in range(PROCESSES)
+    ]
+    for process in processes:
+        process.start()
+    answers = {}
+    try:
+        for _ in processes:
+            rank, answer = results.get(timeout=seconds)
+            if isinstance(answer, str):
+                raise RuntimeError(f"process {rank}: {answer}")
+            answers[rank] = answer
+    finally:
+        for process in processes:
+            process.join(5 if len(answers) == PROCESSES else 0)
+            process.kill()
+    return [answers[rank] for rank in range(PROCESSES)]
+
+
+def _one_of_them(rank: int, port: int, results, function: Callable, arguments: tuple) -> None:
+    import traceback
+
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(PROCESSES), "LOCAL_WORLD_SIZE": str(PROCESSES),
+        "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "tests",
+        "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    try:
+        results.put((rank, function(*arguments)))
+    except BaseException:
+        results.put((rank, traceback.format_exc()))
+    results.close()
+    results.join_thread()
+    os._exit(0)
