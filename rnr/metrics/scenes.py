@@ -15,7 +15,7 @@ from rnr.diagnosis.scene import degradation_words
 
 class SceneFigures(NamedTuple):
     """photos: with a scene both said and known. overlap, overlap_of_another: mean chrF in [0, 1] of what is said, and of
-    the next photo's reference. forbidden: share of all scenes said that have a word of degradation. NaN without any."""
+    the next reference that is another. forbidden: share of all scenes said that have a word of degradation. NaN without any."""
 
     photos: int
     overlap: float
@@ -30,10 +30,12 @@ def scene_figures(said: Sequence[str | None], truth: Sequence[str | None]) -> Sc
     spoken = [scene for scene in said if scene is not None]
     pairs = [(scene, known) for scene, known in zip(said, truth, strict=True) if scene is not None and known is not None]
     known = [reference for _, reference in pairs]
+    different = list(dict.fromkeys(known))  # several looks at a photo share one
+    others = dict(zip(different, different[1:] + different[:1], strict=True)) if len(different) > 1 else {}
     return SceneFigures(
         photos=len(pairs),
         overlap=_mean([overlap(scene, reference) for scene, reference in pairs]),
-        overlap_of_another=_mean([overlap(a, b) for a, b in zip(known[1:] + known[:1], known, strict=True)]),
+        overlap_of_another=_mean([overlap(others[each], each) for each in known if each in others]),
         forbidden=_mean([float(bool(degradation_words(scene))) for scene in spoken]),
     )
 

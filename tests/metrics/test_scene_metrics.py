@@ -20,6 +20,14 @@ def test_what_is_said_stands_beside_another_photos_reference():
     assert another.overlap == pytest.approx(another.overlap_of_another) == perfect.overlap_of_another < 0.4
 
 
+def test_several_looks_at_a_photo_are_no_rival_to_each_other():
+    thrice = [reference for reference in REFERENCES for _ in range(3)]
+    assert scene_figures(thrice, thrice).overlap_of_another == pytest.approx(
+        scene_figures(REFERENCES, REFERENCES).overlap_of_another
+    )
+    assert math.isnan(scene_figures(thrice[:3], thrice[:3]).overlap_of_another)
+
+
 def test_scenes_that_are_not_there_do_not_count():
     figures = scene_figures(["A foggy road.", None, "Green hills."], [None, REFERENCES[1], REFERENCES[2]])
     assert figures.photos == 1
