@@ -15,7 +15,8 @@ from rnr.diagnosis.scene import degradation_words
 
 class SceneFigures(NamedTuple):
     """photos: with a scene both said and known. overlap, overlap_of_another: mean chrF in [0, 1] of what is said, and of
-    the next reference that is another. forbidden: share of all scenes said that have a word of degradation. NaN without any."""
+    the next reference that is another; NaN without any. forbidden: share of all scenes said that have a word of
+    degradation."""
 
     photos: int
     overlap: float

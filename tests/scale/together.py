@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import socket
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -152,11 +153,24 @@ def train(task: Task) -> tuple[list[float], dict[str, float]]:
     return losses.of, figures
 
 
-def together(function: Callable, *arguments, seconds: float = 300) -> list:
-    """What ``function(*arguments)`` returns on each of the processes, which know of each other as under torchrun."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def environment(rank: int, port: int) -> None:
+    """That of torchrun."""
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(PROCESSES), "LOCAL_WORLD_SIZE": str(PROCESSES),
+        "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "tests",
+        "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+
+
+def together(function: Callable, *arguments, seconds: float = 300) -> list:
+    """What ``function(*arguments)`` returns on each of the processes, which know of each other as under torchrun."""
+    port = free_port()
     context = multiprocessing.get_context("forkserver")
     results = context.Queue()
     processes = [
@@ -180,13 +194,7 @@ def together(function: Callable, *arguments, seconds: float = 300) -> list:
 
 
 def _one_of_them(rank: int, port: int, results, function: Callable, arguments: tuple) -> None:
-    import traceback
-
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(PROCESSES), "LOCAL_WORLD_SIZE": str(PROCESSES),
-        "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "tests",
-        "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+    environment(rank, port)
     try:
         results.put((rank, function(*arguments)))
     except BaseException:
