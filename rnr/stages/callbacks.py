@@ -78,8 +78,9 @@ class KeepCheckpoint(Checkpoint):
         self._give_back_signals()
         if not isinstance(exception, Stopped) and (_folder(trainer) / LAST).exists():
             # Each process says so: the others may be gone.
-            print(f"process {trainer.global_rank} of {trainer.world_size} ends at step {trainer.global_step} by "
-                  f"{type(exception).__name__}; --ckpt_path last goes on from {_folder(trainer)}", file=sys.stderr)  # fmt: skip
+            who = f"process {trainer.global_rank} of {trainer.world_size}"
+            print(f"{who} ends at step {trainer.global_step} by {type(exception).__name__}; "
+                  f"--ckpt_path last goes on from {_folder(trainer)}", file=sys.stderr)  # fmt: skip
 
     def _save(self, trainer: Trainer) -> None:
         """On every process, since a sharded state is written by all."""
