@@ -8,7 +8,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 TEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint fit baselines ablations notebooks bench clean
+.PHONY: help setup demo test test-slow test-8bit lint fit baselines ablations notebooks bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,10 @@ test: $(READY)  ## the default tests
 
 test-slow: $(READY)  ## the tests that take longer
 	$(TEST) -m slow
+
+test-8bit: $(READY)  ## the tests of 8-bit text encoders; installs bitsandbytes
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[eightbit]'
+	$(TEST) -m eightbit
 
 lint: $(READY)  ## ruff and import-linter (also part of the tests)
 	$(BIN)/ruff check .

@@ -80,7 +80,8 @@ class Stage(ExactBuffers, LightningModule):
         ``exclude_frozen_parameters``; FSDP2 and a moving average know of no such thing."""
         whole_files = isinstance(self.trainer.strategy, (DDPStrategy, SingleDeviceStrategy))
         if whole_files and "averaging_state" not in checkpoint:
-            frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+            names = self.named_parameters(remove_duplicate=False)  # tied ones have two
+            frozen = {name for name, parameter in names if not parameter.requires_grad}
             kept = {name: tensor for name, tensor in checkpoint["state_dict"].items() if name not in frozen}
             checkpoint["state_dict"] = kept
 

@@ -1,5 +1,6 @@
 """What can happen to a run: each ends in a message that says what to do, and loses nothing that was written before."""
 
+import json
 import random
 import shutil
 import signal
@@ -8,7 +9,7 @@ import time
 
 import pytest
 from conftest import STEPS
-from faults import FilesUpTo, KilledAt, NotANumberAt, equal, step_of, weights
+from faults import FilesUpTo, KilledAt, NotANumberAt, equal, no_network, step_of, weights
 
 pytestmark = pytest.mark.slow
 KILLS = 50
@@ -205,6 +206,13 @@ def test_a_checkpoint_that_would_run_code_is_refused(runs):
     end = runs.fit(root, "--ckpt_path=last")
     assert end.code == 1 and end.said.splitlines()[-1].startswith(f"error: {last}: ")
     assert not (runs.folder / "touched").exists()
+
+
+def test_nothing_asks_for_the_network_without_the_name_of_a_public_checkpoint(runs):
+    judge = {"class_path": "rnr.models.qwen3vl.Qwen3VLReasoner", "init_args": {"checkpoint": "shipped/reasoner"}}
+    judged = ("--trainer.max_steps=1", f"--model.init_args.reasoner={json.dumps(judge)}")
+    end = runs.fit(runs.folder / "run", *judged, before=no_network)
+    assert end.code == 0 and "connects to" not in end.said, end.said
 
 
 class Touches:

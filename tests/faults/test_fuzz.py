@@ -20,7 +20,7 @@ from rnr.data.photos import FORMATS, PhotoError, inside, open_photo, photo_size
 from rnr.diagnosis import Diagnosis, Fog, Noise, ParseFailure, Rain, Shake, files, parse, render
 from rnr.photo_commands import _folder_name
 
-FUZZ = int(os.environ.get("FUZZ", "2000"))
+FUZZ = int(os.environ.get("FUZZ", "500"))
 FULL = Diagnosis(
     Fog(55.9, (0.86, 0.91, 0.79), 0.43), Shake(20, 45, 7.5, 0.2), Rain(8, 0.002, -10, 20, 2, 0.5, (0.8, 0.8, 0.9)),
     Noise(12.4, 0.12, 5), "A red bus before a brick building.",

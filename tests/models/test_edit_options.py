@@ -1,6 +1,5 @@
 """What makes the full-scale restorer smaller or faster: precision, 8 bits, compiled blocks."""
 
-import importlib.util
 
 import pytest
 import torch
@@ -11,8 +10,6 @@ from rnr.models import edit_parts
 from rnr.models.load import load_restorer
 from rnr.models.qwen_image_edit import QwenImageEditRestorer
 from rnr.models.small_restorer import SmallRestorer
-
-BITSANDBYTES = importlib.util.find_spec("bitsandbytes") is not None
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -42,7 +39,7 @@ def test_8_bits_without_their_package_are_refused(tmp_path, monkeypatch):
         QwenImageEditRestorer(str(tmp_path), text_encoder_8bit=True)
 
 
-@pytest.mark.skipif(not BITSANDBYTES, reason="needs bitsandbytes")
+@pytest.mark.eightbit
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_text_encoder_in_8_bits(tmp_path, dtype):
     make(dtype=dtype).save(tmp_path / "full")

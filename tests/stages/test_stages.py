@@ -15,7 +15,10 @@ from rnr.data.datamodule import Sources, degrade
 from rnr.data.photos import shipped_photos
 from rnr.diagnosis import Diagnosis, Fog, Noise, ParseFailure, Shake
 from rnr.models.compact import CompactRestorer
-from rnr.stages import RestorerSFT
+from rnr.models.qwen3vl import Qwen3VLReasoner, SmallReasoner
+from rnr.models.views import Views
+from rnr.stages import ReasonerSFT, RestorerSFT
+from rnr.stages.checkpoints import CheckpointError
 from rnr.stages.conditioning import Conditioning
 from rnr.stages.optimizer import Schedule
 from rnr.stages.restorer_grpo import severities
@@ -114,6 +117,36 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_weights(tmp_path):
     with pytest.raises(FloatingPointError, match="loss is nan at step 0"):
         tiny_trainer(tmp_path).fit(stage, tiny_data())
     assert all(torch.equal(before[k], v) for k, v in stage.state_dict().items())
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    tiny_trainer(tmp_path / "1", steps=1).fit(tiny_stage("restorer_sft"), tiny_data())
+    other = tmp_path / "1/checkpoints/last.ckpt"
+    with pytest.raises(CheckpointError, match=r"that of another model: \d+ names differ, such as "):
+        tiny_trainer(tmp_path / "2").fit(tiny_stage("reasoner_sft"), tiny_data(), ckpt_path=other)
+
+
+def test_a_checkpoint_holds_what_is_trained_and_no_more(tmp_path):
+    def adapted():
+        small = SmallReasoner(vision_depth=1, vision_width=64, patch=8, text_depth=1, text_width=64, vocab_size=400)
+        return ReasonerSFT(Qwen3VLReasoner(small=small, views=Views(size=32, tiles=1), lora_rank=2))
+
+    torch.manual_seed(0)
+    tiny_trainer(tmp_path, steps=1).fit(first := adapted(), tiny_data())
+    held = torch.load(tmp_path / "checkpoints/last.ckpt")["state_dict"]
+    assert {n for n, p in first.named_parameters() if p.requires_grad} == {n for n in held if ".lora_" in n} == held.keys()
+    torch.manual_seed(0)  # as a checkpoint of weights would be loaded again
+    trainer = tiny_trainer(tmp_path, steps=1)
+    trainer.fit(second := adapted(), tiny_data(), ckpt_path=tmp_path / "checkpoints/last.ckpt")
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_training_in_bfloat16_leaves_the_angles_of_positions_exact():
+    stage = tiny_stage("reasoner_sft")
+    before = {name: buffer.clone() for name, buffer in stage.named_buffers() if name.endswith("inv_freq")}
+    stage.to(torch.bfloat16)
+    assert before and all(torch.equal(buffer, stage.get_buffer(name)) for name, buffer in before.items())
+    assert all(parameter.dtype == torch.bfloat16 for parameter in stage.parameters())
 
 
 def test_predict_writes_a_photo_and_a_name_for_each(tmp_path):

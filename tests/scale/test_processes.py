@@ -1,0 +1,108 @@
+"""Faults of one process of two: the other does not wait for it for ever, and the run goes on from where it was."""
+
+import multiprocessing
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from together import PROCESSES, Task, environment, free_port, together, train
+
+from rnr.stages import RestorerSFT
+from rnr.stages.callbacks import REQUEUE
+
+pytestmark = pytest.mark.slow
+LONG = 100_000
+
+
+@pytest.fixture
+def task(tmp_path) -> Task:
+    (photos := tmp_path / "photos").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 48, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(photos / "0.png")
+    return Task("restorer_sft", tmp_path / "run", photos, "DDP", steps=LONG)
+
+
+def start(task: Task, what=train) -> list[multiprocessing.Process]:
+    context, port = multiprocessing.get_context("forkserver"), free_port()
+    processes = [context.Process(target=_one, args=(rank, port, task, what)) for rank in range(PROCESSES)]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def _one(rank: int, port: int, task: Task, what) -> None:
+    environment(rank, port)
+    for number in (1, 2):
+        os.dup2(os.open(task.folder.parent / f"log{rank}", os.O_CREAT | os.O_WRONLY | os.O_APPEND), number)
+    what(task)
+
+
+def until(there, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not there() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert there()
+
+
+def ends(processes: list[multiprocessing.Process], seconds: float = 60) -> list[int]:
+    for process in processes:
+        process.join(seconds)
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    assert None not in codes, f"exit statuses {codes} after {seconds} s: a process waits for ever"
+    return codes
+
+
+def step_of(folder: Path) -> int:
+    return torch.load(folder / "checkpoints/last.ckpt")["global_step"]
+
+
+@pytest.mark.parametrize("victim", range(PROCESSES))
+def test_a_process_that_dies(victim, task):
+    processes = start(task)
+    until((task.folder / "checkpoints/previous.ckpt").exists)
+    processes[victim].kill()
+    codes = ends(processes)
+    assert codes[victim] == -signal.SIGKILL and codes[1 - victim] == 1
+    said = (task.folder.parent / f"log{1 - victim}").read_text()
+    assert "--ckpt_path last goes on from" in said
+    reached = step_of(task.folder)
+    together(train, replace(task, steps=reached + 2, resume=True))
+    assert step_of(task.folder) == reached + 2
+    assert load_file(task.folder / "weights/model.safetensors")
+
+
+@pytest.mark.parametrize("told", [(0,), (1,), (0, 1)])
+def test_processes_stop_together_whichever_of_them_is_told_to(told, task):
+    processes = start(task)
+    until((task.folder / "checkpoints/last.ckpt").exists)
+    for rank in told:
+        os.kill(processes[rank].pid, signal.SIGTERM)
+    assert ends(processes) == [REQUEUE] * PROCESSES
+    assert f"the state after step {step_of(task.folder)} " in (task.folder.parent / "log0").read_text()
+
+
+def no_number_on_the_second(task: Task) -> None:
+    if os.environ["RANK"] == "1":
+        stage = RestorerSFT.training_step
+
+        def step(self, batch, batch_idx):
+            self.restorer.loss = lambda *a: next(self.restorer.parameters()).sum() * float("nan")
+            return stage(self, batch, batch_idx)
+
+        RestorerSFT.training_step = step
+    train(task)
+
+
+def test_a_loss_that_is_no_number_on_one_process_ends_both(task):
+    assert ends(start(task, no_number_on_the_second)) == [1, 1]
+    said = [(task.folder.parent / f"log{rank}").read_text() for rank in range(PROCESSES)]
+    assert "the loss is nan at step 0" in said[1] and "the loss is not finite on another process at step 0" in said[0]
