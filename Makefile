@@ -8,7 +8,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 TEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-8bit lint fit baselines ablations notebooks bench clean
+.PHONY: help setup demo test test-slow faults test-8bit lint fit baselines ablations notebooks bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ test: $(READY)  ## the default tests
 
 test-slow: $(READY)  ## the tests that take longer
 	$(TEST) -m slow
+
+faults: $(READY)  ## kills, full disks, broken files, fuzzed input (long)
+	$(TEST) -m slow tests/faults tests/stages/test_resume.py
 
 test-8bit: $(READY)  ## the tests of 8-bit text encoders; installs bitsandbytes
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[eightbit]'

@@ -40,7 +40,7 @@ class KeepCheckpoint(Checkpoint):
     def __init__(self, minutes: float = 5.0) -> None:
         self.seconds = 60 * minutes
         self._written_at = 0.0
-        self._step = 0
+        self._step = self._saved = 0
         self._told_by: int | None = None
         self._handlers: dict[int, Any] = {}
 
@@ -71,6 +71,10 @@ class KeepCheckpoint(Checkpoint):
                       f"--ckpt_path last goes on from it", file=sys.stderr)  # fmt: skip
             raise Stopped(self._told_by or signal.SIGTERM)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.should_stop and self._saved != trainer.global_step and not trainer.fast_dev_run:
+            self._save(trainer)  # a validation has ended the run
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._give_back_signals()
 
@@ -94,7 +98,7 @@ class KeepCheckpoint(Checkpoint):
                 seal(fresh)
             commit(fresh, folder / LAST, folder / PREVIOUS)
         trainer.strategy.barrier("checkpoint")
-        self._written_at = time.monotonic()
+        self._written_at, self._saved = time.monotonic(), trainer.global_step
 
     def _told(self, number: int, frame: FrameType | None) -> None:
         if self._told_by is not None and number == signal.SIGINT:

@@ -22,7 +22,7 @@ from rnr.stages import RestorerSFT
 from rnr.stages.callbacks import KeepCheckpoint, SaveWeights
 from rnr.stages.conditioning import Conditioning
 from rnr.stages.optimizer import Schedule
-from rnr.stages.sharding import FSDP2
+from rnr.stages.sharding import FSDP2, OffloadedZeRO
 
 PROCESSES = 2
 
@@ -43,10 +43,14 @@ class ZeroOnCPU(DeepSpeedStrategy):
         return torch.device("cpu", self.local_rank)  # the engine wants an index
 
 
-def zero(stage: int) -> Strategy:
-    return ZeroOnCPU(stage=stage, zero_allow_untested_optimizer=True, logging_batch_size_per_gpu=2,
-                     reduce_bucket_size=1_000_000, allgather_bucket_size=1_000_000,
-                     process_group_backend="gloo")  # fmt: skip
+class OffloadedOnCPU(ZeroOnCPU, OffloadedZeRO):
+    pass
+
+
+def zero(stage: int, kind: type[ZeroOnCPU] = ZeroOnCPU, offload: bool = False) -> Strategy:
+    return kind(stage=stage, offload_optimizer=offload, zero_allow_untested_optimizer=True, logging_batch_size_per_gpu=2,
+                reduce_bucket_size=1_000_000, allgather_bucket_size=1_000_000,
+                process_group_backend="gloo")  # fmt: skip
 
 
 STRATEGIES: dict[str, Callable[[], Strategy]] = {
@@ -54,6 +58,7 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "FSDP2": partial(FSDP2, process_group_backend="gloo"),
     "ZeRO-2": partial(zero, 2),
     "ZeRO-3": partial(zero, 3),
+    "ZeRO-3 offloaded": partial(zero, 3, OffloadedOnCPU, True),
 }
 
 

@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from lightning import Callback
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_stages import tiny_data, tiny_restorer, tiny_stage, tiny_trainer
@@ -18,6 +19,7 @@ from rnr.models.compact import CompactRestorer
 from rnr.models.qwen3vl import Qwen3VLReasoner, SmallReasoner
 from rnr.models.views import Views
 from rnr.stages import ReasonerSFT, RestorerSFT
+from rnr.stages.callbacks import KeepCheckpoint, SaveWeights
 from rnr.stages.checkpoints import CheckpointError
 from rnr.stages.conditioning import Conditioning
 from rnr.stages.optimizer import Schedule
@@ -124,6 +126,17 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     other = tmp_path / "1/checkpoints/last.ckpt"
     with pytest.raises(CheckpointError, match=r"that of another model: \d+ names differ, such as "):
         tiny_trainer(tmp_path / "2").fit(tiny_stage("reasoner_sft"), tiny_data(), ckpt_path=other)
+
+
+def test_a_run_that_a_validation_ends_leaves_its_last_state(tmp_path):
+    class Enough(Callback):
+        def on_validation_end(self, trainer, pl_module):
+            trainer.should_stop = True
+
+    settings = {"limit_val_batches": 1, "num_sanity_val_steps": 0}
+    trainer = tiny_trainer(tmp_path, 50, callbacks=[Enough(), SaveWeights(), KeepCheckpoint()], **settings)
+    trainer.fit(tiny_stage("restorer_sft"), tiny_data(visits=2))
+    assert trainer.global_step == torch.load(tmp_path / "checkpoints/last.ckpt")["global_step"] == 3
 
 
 def test_a_checkpoint_holds_what_is_trained_and_no_more(tmp_path):
