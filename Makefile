@@ -8,7 +8,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 TEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow faults test-8bit lint fit baselines ablations notebooks bench clean
+.PHONY: help setup demo test test-slow faults parity test-8bit lint fit baselines ablations notebooks bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ test-slow: $(READY)  ## the tests that take longer
 
 faults: $(READY)  ## kills, full disks, broken files, fuzzed input (long)
 	$(TEST) -m slow tests/faults tests/stages/test_resume.py
+
+parity: $(READY)  ## every stage by two processes under DDP, FSDP2 and ZeRO: the same steps (long)
+	$(TEST) -m slow tests/scale
 
 test-8bit: $(READY)  ## the tests of 8-bit text encoders; installs bitsandbytes
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[eightbit]'
