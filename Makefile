@@ -33,7 +33,7 @@ test-slow: $(READY)  ## the tests that take longer
 	$(TEST) -m slow
 
 faults: $(READY)  ## kills, full disks, broken files, fuzzed input (long)
-	$(TEST) -m slow tests/faults tests/stages/test_resume.py
+	FUZZ=100000 $(TEST) -m "slow or not slow" tests/faults tests/stages/test_resume.py tests/scale/test_processes.py
 
 parity: $(READY)  ## every stage by two processes under DDP, FSDP2 and ZeRO: the same steps (long)
 	$(TEST) -m slow tests/scale

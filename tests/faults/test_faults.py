@@ -8,8 +8,8 @@ import subprocess
 import time
 
 import pytest
-from conftest import STEPS
 from faults import FilesUpTo, KilledAt, NotANumberAt, equal, no_network, step_of, weights
+from runs import STEPS
 
 pytestmark = pytest.mark.slow
 KILLS = 50
