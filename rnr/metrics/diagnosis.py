@@ -8,18 +8,15 @@ out would reward a reasoner for failing on the hard photos. Figures without a si
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.functional.regression import spearman_corrcoef
 
 from rnr.diagnosis.types import FINDINGS, KINDS, Diagnosis, ParseFailure, Quantity, quantities
 
 
-# NamedTuple and not a frozen dataclass: torchmetrics walks through what `compute` returns, and refuses those.
 class KindFigures(NamedTuple):
     """Figures of one kind of degradation. ``photos``: how many truly have it. Severities in points of [1, 100]."""
 
@@ -83,7 +80,7 @@ def encode(answer: Diagnosis | ParseFailure) -> list[float]:
 
 
 def figures(predicted: Tensor, truth: Tensor) -> DiagnosisFigures:
-    """All figures of n photos. predicted, truth: (n, len(COLUMNS)), rows of :func:`encode`."""
+    """All figures of n photos. predicted, truth: (n, len(COLUMNS)) in float64, rows of :func:`encode`."""
     return DiagnosisFigures(
         photos=len(truth),
         parse_rate=_column(predicted, "answer", "parsed").mean().item(),
@@ -101,41 +98,6 @@ def absolute_error(predicted: Tensor, truth: Tensor, spec: Quantity) -> Tensor:
     """|predicted - truth|, of the same shape. Degrees are those of undirected lines: 179 and 1 are 2 degrees apart."""
     error = (predicted - truth).abs()
     return torch.minimum(error, 180 - error) if spec.unit == "deg" else error
-
-
-class DiagnosisMetrics(Metric):
-    """Collects answers over batches and processes; ``compute`` gives their :class:`DiagnosisFigures`."""
-
-    higher_is_better = None
-    is_differentiable = False
-    full_state_update = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        # Flat, since torchmetrics can gather an empty flat state from a process without photos, but not an empty table.
-        self.add_state("predicted", default=[], dist_reduce_fx="cat")
-        self.add_state("truth", default=[], dist_reduce_fx="cat")
-
-    def update(self, predicted: Sequence[Diagnosis | ParseFailure], truth: Sequence[Diagnosis]) -> None:
-        """One answer and one full diagnosis a photo. An answer may leave out fields: their figures are NaN."""
-        if len(predicted) != len(truth):
-            raise ValueError(f"{len(predicted)} answers do not fit {len(truth)} true diagnoses")
-        for diagnosis in truth:
-            if not isinstance(diagnosis, Diagnosis):
-                raise ValueError(f"the truth must be a Diagnosis, got {type(diagnosis).__name__}")
-            _ = diagnosis.severities  # raises where they are not stated
-        for state, answers in ((self.predicted, predicted), (self.truth, truth)):
-            numbers = [number for answer in answers for number in encode(answer)]
-            state.append(torch.tensor(numbers, dtype=torch.float32, device=self.device))
-
-    def compute(self) -> DiagnosisFigures:
-        return figures(_table(self.predicted), _table(self.truth))
-
-
-def _table(state: Tensor | list[Tensor]) -> Tensor:
-    """(n, len(COLUMNS)) in float64, hence on the CPU: not every device has it. ``state``: one tensor once synced."""
-    parts = [state] if isinstance(state, Tensor) else state
-    return torch.cat([part.cpu().double() for part in parts] or [torch.empty(0)]).reshape(-1, len(COLUMNS))
 
 
 def _columns(table: Tensor, kind: str, key: str) -> Tensor:

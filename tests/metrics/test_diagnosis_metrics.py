@@ -1,17 +1,15 @@
 import dataclasses
 import math
-import pickle
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torch import multiprocessing
-from torchmetrics import Metric
 
 from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, ParseFailure, Rain, Shake
 from rnr.diagnosis.types import FINDINGS, quantities
-from rnr.metrics.diagnosis import COLUMNS, DiagnosisMetrics, encode
+from rnr.metrics import diagnosis
+from rnr.metrics.diagnosis import COLUMNS, encode
 
 FAILURE = ParseFailure("I see a bus.", "the first line must state presence")
 
@@ -43,9 +41,8 @@ def sample(n, seed=0):
 
 
 def figures(answers, truth):
-    metric = DiagnosisMetrics()
-    metric.update(answers, truth)
-    return metric.compute()
+    tables = (torch.tensor([encode(each) for each in side], dtype=torch.float64) for side in (answers, truth))
+    return diagnosis.figures(*(table.view(-1, len(COLUMNS)) for table in tables))
 
 
 def found(answer, kind):
@@ -147,11 +144,11 @@ def test_a_set_without_photos_gives_nan_throughout():
 def test_answers_may_leave_fields_out():
     truth = [Diagnosis(noise=Noise(s, 0.1, 5)) for s in (10, 20)] + [Diagnosis()]
     full = figures(truth, truth)
-    kept = figures([diagnosis.keep(["presence", "severity"]) for diagnosis in truth], truth)
+    kept = figures([each.keep(["presence", "severity"]) for each in truth], truth)
     assert kept.kinds[3] == full.kinds[3]
     assert math.isnan(kept.parameters[-1].mae)
     assert full.parameters[-1][:5] == ("noise", "b", "", 2, 0.0)
-    bare = figures([diagnosis.keep(["presence"]) for diagnosis in truth], truth).kinds[3]
+    bare = figures([each.keep(["presence"]) for each in truth], truth).kinds[3]
     assert bare.f1 == 1
     assert math.isnan(bare.severity_mae)
     assert math.isnan(bare.severity_rank_correlation)
@@ -167,57 +164,6 @@ def test_perfect_answers():
     assert all(parameter.mae == 0 for parameter in result.parameters)
 
 
-def test_batches_and_processes_add_up():
-    answers, truth = sample(40)
-    metric = DiagnosisMetrics()
-    for start in range(0, 40, 7):
-        metric.update(answers[start : start + 7], truth[start : start + 7])
-    assert isinstance(metric, Metric)
-    assert metric.compute() == figures(answers, truth)
-    assert pickle.loads(pickle.dumps(metric)).compute() == metric.compute()
-    metric.reset()
-    metric.update(truth, truth)
-    assert metric.compute() == figures(truth, truth)
-
-
-def test_a_process_without_photos_learns_the_figures_of_the_others():
-    answers, truth = sample(9)
-    full, empty = DiagnosisMetrics(), DiagnosisMetrics()
-    full.update(answers, truth)
-    empty.update([], [])
-    states = iter([full.predicted[0], full.truth[0]])
-
-    def gather(own, group):
-        other = next(states)
-        assert own.ndim == other.ndim  # or a real gather would hang or fail
-        return [other, own]
-
-    empty.distributed_available_fn, empty.dist_sync_fn = (lambda: True), gather
-    assert repr(empty.compute()) == repr(full.compute())
-
-
-def _process(rank, store, shares, results):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=len(shares))
-    metric = DiagnosisMetrics()
-    if shares[rank]:
-        metric.update(*(list(side) for side in zip(*shares[rank], strict=True)))
-    torch.save(metric.compute()._asdict(), f"{results}/{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_processes_with_unequal_shares_agree(tmp_path):
-    answers, truth = sample(9)
-    pairs = list(zip(answers, truth, strict=True))
-    shares = [pairs, []]  # the second process gets no photo at all
-    multiprocessing.spawn(_process, (tmp_path / "store", shares, tmp_path), nprocs=2)
-    expected = figures(answers, truth)
-    for rank in range(2):
-        gathered = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
-        assert repr(gathered) == repr(expected._asdict())
-
-
 def test_an_encoded_answer_has_one_number_a_column():
     assert len(encode(Diagnosis())) == len(encode(FAILURE)) == len(COLUMNS)
     row = dict(zip(COLUMNS, encode(Diagnosis(noise=Noise(31, 0.1, 5))), strict=True))
@@ -225,13 +171,3 @@ def test_an_encoded_answer_has_one_number_a_column():
     assert (row["noise", "present"], row["noise", "severity"], row["noise", "b"]) == (1, 31, 5)
     assert (row["fog", "present"], row["fog", "severity"]) == (0, 0)
     assert math.isnan(row["fog", "transmission"])
-
-
-def test_what_does_not_fit_is_refused():
-    metric = DiagnosisMetrics()
-    with pytest.raises(ValueError, match="1 answers do not fit 2 true diagnoses"):
-        metric.update([FAILURE], [Diagnosis(), Diagnosis()])
-    with pytest.raises(ValueError, match="the truth must be a Diagnosis, got ParseFailure"):
-        metric.update([Diagnosis()], [FAILURE])
-    with pytest.raises(ValueError, match="does not state its severities"):
-        metric.update([Diagnosis()], [Diagnosis(fog=Fog(None, None, None))])
