@@ -19,6 +19,7 @@ ROWS = ("without_reasoner_sft", "without_score", "without_parameters", "without_
 """In the paper's order. ``without_rl`` is the full model before stage 3, so it is not trained again."""
 
 REFERENCE = "full"
+BUDGET = ("max_steps", "val_check_interval")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -65,7 +66,8 @@ def _runs(row: str, args: argparse.Namespace, options: Sequence[str]) -> list[Ru
     sft, grpo = folder / "sft", folder / "grpo"
     runs = [
         Run("fit", sft, stage2, (*options, f"--trainer.max_steps={args.sft_steps}")),
-        Run("fit", grpo, stage3, (*options, f"--trainer.max_steps={args.grpo_steps}", start(sft))),
+        # Validated when it ends, or the best average would still be its start.
+        Run("fit", grpo, stage3, (*options, *(f"--trainer.{name}={args.grpo_steps}" for name in BUDGET), start(sft))),
         Run("test", folder, stage3, (*options, start(grpo))),
     ]
     if row == REFERENCE:

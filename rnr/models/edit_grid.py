@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rnr.models import padding
 from rnr.models.tiling import Window
 
 UNIT = 16
@@ -20,10 +21,7 @@ def padded(images: Tensor) -> Tensor:
     """Photos (B, 3, H, W) continued rightwards and downwards to multiples of ``UNIT`` pixels. ``ValueError`` for none."""
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
         raise ValueError(f"photos must be (B, 3, H, W), none of them 0, got {tuple(images.shape)}")
-    height, width = images.shape[-2:]
-    below, right = -height % UNIT, -width % UNIT
-    mode = "reflect" if below < height and right < width else "replicate"  # no reflection beyond the photo's size
-    return F.pad(images, (0, right, 0, below), mode=mode)
+    return padding.padded(images, UNIT)
 
 
 def cut(images: Tensor, window: Window) -> Tensor:

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rnr.models.padding import padded
+
 
 @dataclass(frozen=True)
 class UNetSize:
@@ -81,9 +83,7 @@ class UNet(nn.Module):
 def reflected(network: UNet, x: Tensor, facts: Tensor) -> Tensor:
     """``network`` on x (B, C, H, W) of any size: padded to what it needs, by reflection where it can be, and cut back."""
     height, width = x.shape[-2:]
-    right, bottom = -width % network.multiple, -height % network.multiple
-    mode = "reflect" if right < width and bottom < height else "replicate"
-    x = F.pad(x, (0, right, 0, bottom), mode=mode).contiguous(memory_format=torch.channels_last)
+    x = padded(x, network.multiple).contiguous(memory_format=torch.channels_last)
     return network(x, facts)[..., :height, :width]
 
 

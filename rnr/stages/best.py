@@ -17,7 +17,8 @@ class BestAverage(EMAWeightAveraging, SaveWeights):
     ``weights`` is at any time the average of the best validation so far, whatever ends the run: its last step, a
     loss that is no number, a kill. With ``trainer.num_sanity_val_steps: -1`` the start is judged too, and is what is left
     where no step was an improvement. Without any validation the last average is written at the end. Steps after the last
-    validation do not count, nor does a validation that was cut off before it ended, when the run goes on.
+    validation do not count: let ``trainer.val_check_interval`` divide ``max_steps``. Nor does a validation that was cut off
+    before it ended, when the run goes on.
 
     Args:
         decay: of the average, a step.

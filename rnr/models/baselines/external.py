@@ -22,8 +22,8 @@ from torch import Tensor
 
 from rnr.data.photos import SUFFIXES, PhotoError, open_photo, save_photo
 from rnr.diagnosis import Diagnosis
-from rnr.models.baselines.padding import padded
 from rnr.models.interfaces import Restorer
+from rnr.models.padding import padded
 
 LAST_LINES = 10
 SHOWN = 5

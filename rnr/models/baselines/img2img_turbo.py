@@ -24,9 +24,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from rnr.diagnosis import Diagnosis
 from rnr.models.adapters import merged
 from rnr.models.baselines.candidates import disturbed
-from rnr.models.baselines.padding import check_tile, padded
 from rnr.models.compact import box_ssim
 from rnr.models.interfaces import TrainableRestorer
+from rnr.models.padding import check_tile, padded
 from rnr.models.tiling import tiled
 from rnr.models.weights import check, locate
 

@@ -27,8 +27,8 @@ from torch.utils.checkpoint import checkpoint as recompute
 from rnr.diagnosis import Diagnosis
 from rnr.models import flow
 from rnr.models.adapters import add_lora, merged
-from rnr.models.baselines.padding import check_tile, padded
 from rnr.models.interfaces import TrainableRestorer
+from rnr.models.padding import check_tile, padded
 from rnr.models.tiling import tiled
 from rnr.models.weights import check, locate
 
