@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     rows = sorted((row for row in ROWS if row != "without_rl"), key=lambda row: row != REFERENCE)
     faults = run_all([run for row in rows for run in _runs(row, args, options)])
     folders = {row: args.output / row for row in ROWS}
-    files = {row: folder / "test.csv" for row, folder in folders.items() if folder not in faults}
+    files = {row: [folder / "test.csv"] for row, folder in folders.items() if folder not in faults}
     if REFERENCE not in files:
         print(f"error: there is no table without the row {REFERENCE}: {faults[folders[REFERENCE]]}", file=sys.stderr)
         return 1

@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     training = _training(args.configs, rows, [*options, f"--trainer.max_steps={args.steps}"])
     tests = [Run("test", FOLDER / name, (path,), tuple(options)) for name, path in rows.items()]
     faults = {folder.name: why for folder, why in run_all([*training, *tests]).items()}
-    files = {run.folder.name: run.folder / "test.csv" for run in tests if run.folder.name not in faults}
+    files = {run.folder.name: [run.folder / "test.csv"] for run in tests if run.folder.name not in faults}
     if REFERENCE not in files:
         print(f"error: there is no table without the row {REFERENCE}: {faults[REFERENCE]}", file=sys.stderr)
         return 1
@@ -72,7 +72,7 @@ def _training(configs: Path, rows: dict[str, Path], options: Sequence[str]) -> l
     ]
 
 
-def _report(files: dict[str, Path], faults: dict[str, str], steps: int | None) -> None:
+def _report(files: dict[str, list[Path]], faults: dict[str, str], steps: int | None) -> None:
     rows = compared(files, REFERENCE)
     title = f"Table 2, measured; differences to {REFERENCE} with 95 % intervals over photos"
     trained = "" if steps is None else f"\nNetworks of one task were trained for {steps} steps.\n"

@@ -8,6 +8,7 @@ whose configuration, options or weights have changed is made anew.
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from rnr.command_line import progress
 from rnr.models.weights import locate
+from rnr.stage_commands import weights_of
 
 RNR = [sys.executable, "-c", "from rnr.cli import main; main()"]
 STAMP = "done.json"
@@ -60,6 +62,8 @@ class Run:
             return lacking
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / STAMP).unlink(missing_ok=True)
+        if self.command == "fit":  # those of another configuration would pass for this one's
+            shutil.rmtree(weights_of(self.folder), ignore_errors=True)
         with self.log.open("w", encoding="utf-8") as file:
             status = subprocess.run(
                 [*RNR, *self.arguments],

@@ -2,51 +2,64 @@
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rnr.metrics.intervals import paired_interval
 from rnr.stages.evaluation import Rows
 
-FIGURES = (("psnr", "PSNR (dB)", 2), ("ssim", "SSIM", 4))
+FIGURES = (("psnr", "PSNR (dB)", 2), ("ssim", "SSIM", 4), ("reward", "reward", 1))
+"""Columns of a ``test.csv``; one that a run lacks is left out of the table."""
+
 SAME_INPUT = 0.02
 """dB between the inputs of two runs up to which they pass for the same: devices round differently, draws differ by more."""
 
 Photos = dict[str, dict[str, float]]
-"""A photo's figures by its name; several draws of a photo count by their mean, they are no independent evidence."""
+"""A photo's figures by its name; its draws, and several seeds of a run, count by their mean: they are no independent
+evidence, and an interval speaks of other photos."""
 
 
-def read(path: Path) -> Photos:
-    """The figures in a ``test.csv``. ``ValueError`` if it has no restored photos."""
+def read(files: Sequence[Path]) -> Photos:
+    """The figures in the ``test.csv`` of one run, or of its seeds. ``ValueError`` if one has no restored photos."""
     draws: dict[str, list[dict[str, float]]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
+    for path in files:
+        with path.open(newline="", encoding="utf-8") as file:
+            found = list(csv.DictReader(file))
+        if not found or "psnr" not in found[0]:
+            raise ValueError(f"{path}: has no figures of restored photos")
+        for row in found:
             draws.setdefault(row.pop("photo"), []).append({key: float(value) for key, value in row.items()})
-    photos = {name: {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]} for name, rows in draws.items()}
-    if not photos or "psnr" not in next(iter(photos.values())):
-        raise ValueError(f"{path}: has no figures of restored photos")
-    return photos
+    return {name: {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]} for name, rows in draws.items()}
 
 
-def compared(files: Mapping[str, Path], reference: str) -> Rows:
-    """A row a file: means over photos, and the paired differences to ``reference`` with 95 % intervals.
+def compared(files: Mapping[str, Sequence[Path]], reference: str) -> Rows:
+    """A row a run: means over photos, and the paired differences to ``reference`` with 95 % intervals. Of runs with
+    several seeds, a file each, also the range of their PSNR.
 
-    ``ValueError`` names the file whose photos or degradations are not those of ``reference``.
+    ``ValueError`` names the run whose photos or degradations are not those of ``reference``.
     """
-    runs = {name: read(path) for name, path in files.items()}
+    runs = {name: read(paths) for name, paths in files.items()}
     standard = runs[reference]
+    shared = [each for each in FIGURES if all(each[0] in figures for photos in runs.values() for figures in photos.values())]
     rows: Rows = []
     for name, photos in runs.items():
-        _check_same(files[name], photos, standard)
+        _check_same(files[name][0], photos, standard)
         row = {"": name}
-        for key, title, places in FIGURES:
+        for key, title, places in shared:
             known = [photo for photo in photos if not math.isnan(photos[photo][key] + standard[photo][key])]
             row[title] = f"{sum(photos[photo][key] for photo in known) / len(known):.{places}f}" if known else "-"
             gap = paired_interval([photos[photo][key] - standard[photo][key] for photo in known])
             told = f"{gap.mean:+.{places}f} [{gap.low:+.{places}f}, {gap.high:+.{places}f}]"
             row[f"{title} to {reference}"] = told if known and name != reference else ""
+        if max(map(len, files.values())) > 1:
+            seeds = [_mean_psnr(read([path])) for path in files[name]]
+            row["PSNR by seed"] = f"{min(seeds):.2f} to {max(seeds):.2f}"
         rows.append(row)
     return rows
+
+
+def _mean_psnr(photos: Photos) -> float:
+    return sum(figures["psnr"] for figures in photos.values()) / len(photos)
 
 
 def _check_same(path: Path, photos: Photos, standard: Photos) -> None:

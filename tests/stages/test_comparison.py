@@ -22,7 +22,7 @@ def write(tmp_path):
             writer = csv.writer(file)
             writer.writerow(["photo", "input_psnr", "input_ssim", "psnr", "ssim"])
             writer.writerows(rows)
-        return path
+        return [path]
 
     return to_file
 
@@ -37,6 +37,16 @@ def test_rows_are_paired_photo_by_photo_and_draws_of_one_photo_count_once(write)
     assert [row["PSNR (dB)"] for row in rows] == ["23.50", "25.50"]
     assert [row["SSIM"] for row in rows] == ["0.5000", "0.6000"]
     assert rows[1]["PSNR (dB) to ours"] == rows[1]["SSIM to ours"] == ""
+
+
+def test_seeds_of_a_run_count_as_draws_and_show_their_range(write):
+    rival = write("r", [("a", 10, 0.1, 20, 0.5), ("b", 10, 0.1, 10, 0.5)])
+    seeds = [*write("s0", [("a", 10, 0.1, 21, 0.5), ("b", 10, 0.1, 11, 0.5)])]
+    seeds += write("s1", [("a", 10, 0.1, 23, 0.5), ("b", 10, 0.1, 13, 0.5)])
+    rows = compared({"rival": rival, "two": seeds}, "rival")
+    assert rows[1]["PSNR (dB)"] == "17.00" and rows[1]["PSNR by seed"] == "16.00 to 18.00"
+    assert rows[1]["PSNR (dB) to rival"] == "+2.00 [+2.00, +2.00]"
+    assert "reward" not in rows[0], "a column that no run has is no column of the table"
 
 
 def test_photos_too_small_for_ssim_leave_its_mean_alone(write):
@@ -58,7 +68,7 @@ def test_what_cannot_be_compared_is_refused(photo, said, write):
 def test_a_table_without_restored_photos_is_refused(tmp_path):
     (tmp_path / "x.csv").write_text("photo,input_psnr,input_ssim\na,10,0.1\n")
     with pytest.raises(ValueError, match=r"x.csv: has no figures of restored photos"):
-        read(tmp_path / "x.csv")
+        read([tmp_path / "x.csv"])
 
 
 def test_the_papers_tables_are_as_printed():
@@ -83,8 +93,8 @@ def test_the_mean_is_that_of_scikit_images_figures_photo_by_photo(tmp_path):
         )
         expected.append((peak_signal_noise_ratio(x, y, data_range=255), similarity))
     evaluation.report(tmp_path)
-    photos = read(tmp_path / "test.csv")
+    photos = read([tmp_path / "test.csv"])
     np.testing.assert_allclose([(photos[n]["psnr"], photos[n]["ssim"]) for n in "ab"], expected, rtol=0, atol=1e-4)
-    (row,) = compared({"x": tmp_path / "test.csv"}, "x")
+    (row,) = compared({"x": [tmp_path / "test.csv"]}, "x")
     psnr, ssim = np.mean(expected, axis=0)
     assert (float(row["PSNR (dB)"]), float(row["SSIM"])) == pytest.approx((psnr, ssim), abs=6e-3)
