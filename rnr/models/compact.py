@@ -6,14 +6,13 @@ gain and an offset for each pixel of the last. Whatever it needs to know of the 
 brightness statistics) and as the map of the fog, so that large photos can go through it in tiles.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
@@ -26,7 +25,7 @@ from rnr.models.interfaces import TrainableRestorer
 from rnr.models.inverse import Physics
 from rnr.models.tiling import tiled
 from rnr.models.unet import UNet, UNetSize, reflected, shrink
-from rnr.models.weights import check, locate
+from rnr.models.weights import save_module, saved_module
 
 NAME = "rnr.models.compact.CompactRestorer"
 AT_ONCE = 2  # candidates of a rollout that go through the networks together
@@ -66,21 +65,17 @@ class CompactRestorer(TrainableRestorer):
         overlap: int = 48,
     ) -> None:
         super().__init__()
-        folder = None if checkpoint is None else Path(locate(checkpoint))
-        if folder is not None:
-            check(str(folder), [NAME], "compact restorer")
-            size = _read_size(folder)
+        if checkpoint is not None:
+            weights, saved = saved_module(checkpoint, NAME, "compact restorer")
+            size = CompactSize(UNetSize.of(saved["refine"]), UNetSize.of(saved["haze"]))
         self.size, self.ssim_weight, self.jitter, self.tile, self.overlap = size, ssim_weight, jitter, tile, overlap
         self.haze = HazeNetwork(LENGTH + STATISTICS, size.haze)
         self.network = UNet(11, 6, LENGTH + STATISTICS, size.refine).to(memory_format=torch.channels_last)
-        if folder is not None:
-            self.load_state_dict(load_file(folder / "model.safetensors"))
+        if checkpoint is not None:
+            self.load_state_dict(load_file(weights))
 
     def save(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, directory / "model.safetensors")
-        config = {"class": NAME, "size": asdict(self.size)}
-        (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        save_module(self, NAME, self.size, directory)
 
     @torch.no_grad()
     def restore(self, images: Tensor, diagnoses: Sequence[Diagnosis | None], seeds: Sequence[int]) -> Tensor:
@@ -161,9 +156,3 @@ def box_ssim(x: Tensor, y: Tensor) -> Tensor:
     vx, vy, cov = mean(x * x) - mx**2, mean(y * y) - my**2, mean(x * y) - mx * my
     c1, c2 = 0.01**2, 0.03**2
     return ((2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))).mean()
-
-
-def _read_size(folder: Path) -> CompactSize:
-    size = json.loads((folder / "config.json").read_text(encoding="utf-8"))["size"]
-    parts = (size[part] for part in ("refine", "haze"))
-    return CompactSize(*(UNetSize(tuple(part["widths"]), tuple(part["blocks"]), part["condition"]) for part in parts))

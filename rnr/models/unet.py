@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,11 @@ class UNetSize:
     widths: tuple[int, ...] = (32, 64, 128)
     blocks: tuple[int, ...] = (2, 2, 4)
     condition: int = 96
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> "UNetSize":
+        """From what JSON makes of one."""
+        return cls(tuple(config["widths"]), tuple(config["blocks"]), config["condition"])
 
 
 class Block(nn.Module):

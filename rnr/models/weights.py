@@ -2,7 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import nn
 
 SHIPPED = Path(__file__).parent.parent / "weights"
 
@@ -43,3 +48,21 @@ def check(name: str, kinds: Sequence[str], role: str) -> None:
     """Raises ``ValueError`` if ``name`` is a folder that holds none of ``kinds``. Of a hub name nothing is known yet."""
     if Path(name).is_dir() and (found := content(Path(name))) not in kinds:
         raise ValueError(f"{name}: holds weights of {found}, not of a {role}")
+
+
+def save_module(module: nn.Module, kind: str, size: Any, directory: Path) -> None:
+    """Writes ``model.safetensors``, and in ``config.json`` the name of the class and the dataclass that it was built by."""
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file({name: weight.contiguous() for name, weight in module.state_dict().items()}, directory / "model.safetensors")
+    config = {"class": kind, "size": asdict(size)}
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def saved_module(checkpoint: str | Sequence[str], kind: str, role: str) -> tuple[Path, dict[str, Any]]:
+    """The weights' file of a folder that :func:`save_module` wrote, and the size in its ``config.json``.
+
+    Raises ``FileNotFoundError`` and ``ValueError`` as :func:`locate` and :func:`check`.
+    """
+    folder = Path(locate(checkpoint))
+    check(str(folder), [kind], role)
+    return folder / "model.safetensors", json.loads((folder / "config.json").read_text(encoding="utf-8"))["size"]

@@ -6,13 +6,11 @@ Trained on photos with that degradation alone (``rnr/presets/noise.yaml`` and it
 error. The absolute error would not do: most pixels have no rain on them, and the median of nothing is nothing.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from rnr.diagnosis import Diagnosis
@@ -20,7 +18,7 @@ from rnr.models.baselines.candidates import disturbed
 from rnr.models.interfaces import TrainableRestorer
 from rnr.models.tiling import tiled
 from rnr.models.unet import UNet, UNetSize, reflected
-from rnr.models.weights import check, locate
+from rnr.models.weights import save_module, saved_module
 
 NAME = "rnr.models.baselines.single_task.SingleTask"
 
@@ -44,21 +42,16 @@ class SingleTask(TrainableRestorer):
         overlap: int = 48,
     ) -> None:
         super().__init__()
-        folder = None if checkpoint is None else Path(locate(checkpoint))
-        if folder is not None:
-            check(str(folder), [NAME], "single-task restorer")
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["size"]
-            size = UNetSize(tuple(config["widths"]), tuple(config["blocks"]), config["condition"])
+        if checkpoint is not None:
+            weights, saved = saved_module(checkpoint, NAME, "single-task restorer")
+            size = UNetSize.of(saved)
         self.size, self.tile, self.overlap = size, tile, overlap
         self.network = UNet(3, 3, 1, size).to(memory_format=torch.channels_last)
-        if folder is not None:
-            self.load_state_dict(load_file(folder / "model.safetensors"))
+        if checkpoint is not None:
+            self.load_state_dict(load_file(weights))
 
     def save(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, directory / "model.safetensors")
-        config = {"class": NAME, "size": asdict(self.size)}
-        (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        save_module(self, NAME, self.size, directory)
 
     @torch.no_grad()
     def restore(self, images: Tensor, diagnoses: Sequence[Diagnosis | None], seeds: Sequence[int]) -> Tensor:
