@@ -9,7 +9,8 @@ from PIL import Image
 
 from rnr import audit_command
 from rnr.audit_command import audit_reward
-from rnr.diagnosis import Diagnosis
+from rnr.diagnosis import KINDS, Diagnosis
+from rnr.diagnosis.examination import Examination
 from rnr.models.interfaces import Reasoner, TrainableRestorer
 
 STEPS = (0.1, 0.4, -0.05, 0.2)  # how far each candidate lies from the photo
@@ -23,10 +24,7 @@ class Opinion(Reasoner):
         self.likes = likes
 
     def examine(self, images, fields=()):
-        raise NotImplementedError
-
-    def diagnose(self, images, fields=()):
-        return [Diagnosis()] * len(images)
+        return [Examination(Diagnosis(), dict.fromkeys(KINDS, 0.3))] * len(images)
 
     def severities(self, images):
         fault = 100 * (images.mean(dim=(1, 2, 3)) - self.likes).abs()
@@ -97,9 +95,13 @@ def test_a_reward_that_likes_the_wrong_thing_is_found_out(monkeypatch, photos, t
     assert rewards.index(max(rewards)) == 1
 
 
-def test_candidates_can_be_spread_by_their_diagnosis(monkeypatch, photos, tmp_path):
-    text, candidates = audited(monkeypatch, photos, tmp_path, 0.5, "--jitter", "0.3")
-    assert "diagnoses jittered by 0.3" in text
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--jitter", "0.3"], "diagnoses jittered by 0.3"), (["--sampled"], "diagnoses as likely as the reasoner thinks")],
+)
+def test_candidates_can_be_spread_by_their_diagnosis(monkeypatch, photos, tmp_path, options, said):
+    text, candidates = audited(monkeypatch, photos, tmp_path, 0.5, *options)
+    assert said in text
     assert len({row["psnr"] for row in candidates if row["photo"] == "0.png"}) == 1, "this restorer does not listen"
     assert "0 of 3" in text
 

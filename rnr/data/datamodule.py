@@ -21,8 +21,8 @@ from rnr.data.dataset import (
 from rnr.data.layouts import photos_in
 from rnr.data.loader import TrainLoader
 from rnr.data.pairs import Pair, PairBatch, PairDataset, PairStream, pairs_in
-from rnr.data.photos import Photo, shipped_photos
-from rnr.degradation import Degrader
+from rnr.data.photos import Photo, held_out, shipped_photos
+from rnr.degradation import Degrader, Mixture
 from rnr.diagnosis.truth import diagnoses
 
 Photos = list[Photo] | list[Pair]
@@ -36,6 +36,8 @@ class Sources:
     A source is a folder of one's own, a published set (``reside:FOLDER``, ``ots:FOLDER``, ``scenes:FOLDER``, see
     :mod:`rnr.data.layouts`) or, but for ``predict``, a built set (:mod:`rnr.data.built`): its photos are degraded
     already, and the DataModule's degraders, seeds and ``eval_draws`` do not apply to them.
+
+    A folder that ``train`` names twice is looked at twice as often.
 
     Without ``val`` the last ``val_share`` of each training folder is held out: photos taken one after the other often
     show the same room, so neighbours stay together.
@@ -66,7 +68,8 @@ class DegradationDataModule(LightningDataModule):
         eval_batch_size: whole photos a step in validation, test and prediction.
         limit_eval: at most so many validation or test photos, evenly spread; None for all.
         eval_draws: degradations drawn for each validation or test photo, each by itself.
-        degrader: the degradation model of training: its priors, or a preset's name (:mod:`rnr.data.presets`).
+        degrader: the degradation model of training: its priors, or a preset's name (:mod:`rnr.data.presets`), or several
+            names, of which each look at a photo draws one.
         eval_degrader: that of validation and test.
         seed: of the training order, crops and degradations.
         eval_seed: of the validation and test degradations.
@@ -83,8 +86,8 @@ class DegradationDataModule(LightningDataModule):
         eval_batch_size: int = 4,
         limit_eval: int | None = None,
         eval_draws: int = 1,
-        degrader: Degrader | str = "paper",
-        eval_degrader: Degrader | str = "paper",
+        degrader: Degrader | str | list[str] = "paper",
+        eval_degrader: Degrader | str | list[str] = "paper",
         seed: int = 0,
         eval_seed: int = 0,
         num_workers: int = 0,
@@ -98,8 +101,7 @@ class DegradationDataModule(LightningDataModule):
         self.sources = sources
         self.batch_size, self.crops, self.visits = batch_size, tuple(crops), visits
         self.eval_batch_size, self.limit_eval, self.eval_draws = eval_batch_size, limit_eval, eval_draws
-        self.degrader = presets.load(degrader) if isinstance(degrader, str) else degrader
-        self.eval_degrader = presets.load(eval_degrader) if isinstance(eval_degrader, str) else eval_degrader
+        self.degrader, self.eval_degrader = presets.mixture(degrader), presets.mixture(eval_degrader)
         self.seed, self.eval_seed = seed, eval_seed
         self.num_workers, self.cache_bytes = num_workers, int(cache_gb * 2**30)
         self.sets: dict[str, PhotoDataset | PairDataset] = {}
@@ -121,8 +123,8 @@ class DegradationDataModule(LightningDataModule):
     def _training_photos(self) -> tuple[Photos, Photos]:
         if self.sources.val or self.sources.train is None:
             return _all(self.sources.train, "train"), _all(self.sources.val, "val")
-        parts = [_held_out(photos, self.sources.val_share) for photos in _found(self.sources.train, "train")]
-        return _joined([kept for kept, _ in parts]), _joined([held for _, held in parts])
+        parts = [held_out(photos, self.sources.val_share) for photos in _found(self.sources.train, "train")]
+        return _joined([kept for kept, _ in parts]), list(dict.fromkeys(_joined([held for _, held in parts])))
 
     def _limited(self, photos: Photos) -> Photos:
         if not self.limit_eval or self.limit_eval >= len(photos):
@@ -193,14 +195,6 @@ def _all(sources: Sequence[str] | None, split: str) -> Photos:
     return _joined(_found(sources, split)) if sources else shipped_photos(split)
 
 
-def _held_out(photos: Photos, share: float) -> tuple[Photos, Photos]:
-    """``photos`` without and of the last ``share`` by name, at least one name where there are several."""
-    names = list(dict.fromkeys(photo.name for photo in photos))  # several looks at a photo have one name
-    count = round(len(names) * share)
-    last = set(names[len(names) - (max(1, count) if share and len(names) > 1 else count) :])
-    return [photo for photo in photos if photo.name not in last], [photo for photo in photos if photo.name in last]
-
-
 def _dataset(photos: Photos, seed: int, cache_bytes: int = 0) -> PhotoDataset | PairDataset:
     kind = PairDataset if photos and isinstance(photos[0], Pair) else PhotoDataset
     return kind(photos, seed, cache_bytes)
@@ -211,7 +205,7 @@ def _collate(photos: PhotoDataset | PairDataset) -> Callable:
 
 
 def degrade(
-    clean: torch.Tensor, batch: CleanBatch, degrader: Degrader, scenes: list[str | None], names: list[str]
+    clean: torch.Tensor, batch: CleanBatch, degrader: Degrader | Mixture, scenes: list[str | None], names: list[str]
 ) -> DegradedBatch:
     """Draws each photo's degradation from its seed and applies it. clean: (B, 3, H, W) in [0, 1]."""
     seeds = batch.seed.tolist()

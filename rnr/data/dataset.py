@@ -1,6 +1,7 @@
 """A map-style data set of photos, and the sampler that decides which photo comes when, at which size."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -30,11 +31,17 @@ def seed_of(*key: object) -> int:
 
 class PhotoDataset(Dataset):
     """Photos as uint8 tensors with their depth. A visit's crop, flip and degradation follow from (seed, epoch, name)
-    alone. Decoded photos are kept in memory up to ``cache_bytes``."""
+    alone; those of a photo that is listed again, also from how often it was listed before. Decoded photos are kept in
+    memory up to ``cache_bytes``."""
 
     def __init__(self, photos: Sequence[Photo], seed: int, cache_bytes: int = 0) -> None:
         self.photos = list(photos)
         self.seed = seed
+        seen: Counter[Photo] = Counter()
+        self._before: list[int] = []
+        for photo in self.photos:
+            self._before.append(seen[photo])
+            seen[photo] += 1
         self.free_bytes = cache_bytes
         self._cache: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -43,7 +50,8 @@ class PhotoDataset(Dataset):
 
     def __getitem__(self, visit: Visit) -> tuple[Tensor, Tensor, int, int]:
         photo, depth = self._read(visit.index)
-        seed = seed_of(self.seed, visit.epoch, self.photos[visit.index].name)
+        before = self._before[visit.index]
+        seed = seed_of(self.seed, visit.epoch, self.photos[visit.index].name, *([before] if before else []))
         if visit.crop:
             generator = torch.Generator().manual_seed(seed + 1)
             photo, depth = random_crop(photo, depth, visit.crop, generator)

@@ -1,12 +1,13 @@
 """Named priors of the degradation model: ``rnr/presets/NAME.yaml``, or a YAML file of one's own."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from rnr.degradation import Degrader
+from rnr.degradation import Degrader, Mixture
 
 FOLDER = Path(__file__).parent.parent / "presets"
 
@@ -30,3 +31,10 @@ def load(name: str) -> Degrader:
         return OmegaConf.to_object(given)
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
+
+
+def mixture(named: Degrader | str | Sequence[str]) -> Degrader | Mixture:
+    """A degradation model as it is, by its name (see :func:`load`), or by several names: each photo draws one of them."""
+    if isinstance(named, Degrader):
+        return named
+    return load(named) if isinstance(named, str) else Mixture([load(name) for name in named])

@@ -1,6 +1,6 @@
 """The degradation model of Eq. 1 and appendix A.2, batched and on any device. Needs torch and kornia only."""
 
-from rnr.degradation.degrader import Degradation, Degraded, Degrader
+from rnr.degradation.degrader import Degradation, Degraded, Degrader, Mixture
 from rnr.degradation.fog import FogParams, FogPrior
 from rnr.degradation.noise import NoiseParams, NoisePrior
 from rnr.degradation.rain import RainParams, RainPrior
@@ -12,6 +12,7 @@ __all__ = [
     "Degrader",
     "FogParams",
     "FogPrior",
+    "Mixture",
     "NoiseParams",
     "NoisePrior",
     "RainParams",

@@ -28,6 +28,17 @@ class Degradation:
     rain: RainParams
     noise: NoiseParams
 
+    @classmethod
+    def joined(cls, batches: Sequence["Degradation"]) -> "Degradation":
+        """One batch of several, in their order."""
+        parts = [[getattr(batch, field.name) for batch in batches] for field in dataclasses.fields(cls)]
+        return cls(
+            *(
+                type(part[0])(*(torch.cat([getattr(p, f.name) for p in part]) for f in dataclasses.fields(part[0])))
+                for part in parts
+            )
+        )
+
     def to(self, device: torch.device) -> "Degradation":
         """On ``device``, in float64 as drawn, or in float32 where the device has no other (Apple's)."""
 
@@ -125,6 +136,24 @@ class Degrader:
         steps["rain"] = rain.apply(steps["shake"].image, degradation.rain)
         steps["noise"] = noise.apply(steps["rain"].image, degradation.noise)
         return Degraded(steps["noise"].image, steps)
+
+
+class Mixture:
+    """Several degradation models, one of which each photo draws evenly from its own generator."""
+
+    apply = staticmethod(Degrader.apply)
+
+    def __init__(self, degraders: Sequence[Degrader]) -> None:
+        """``ValueError`` for none at all."""
+        if not degraders:
+            raise ValueError("a mixture needs at least one degradation model")
+        self.degraders = list(degraders)
+
+    def sample(self, generators: Sequence[torch.Generator]) -> Degradation:
+        """See :meth:`Degrader.sample`."""
+        choices = [int(torch.randint(len(self.degraders), (), generator=generator)) for generator in generators]
+        drawn = [self.degraders[i].sample([generator]) for i, generator in zip(choices, generators, strict=True)]
+        return Degradation.joined(drawn)
 
 
 def _nth(among: Tensor, u: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from rnr.models.weights import save_module, saved_module
 
 NAME = "rnr.models.compact.CompactRestorer"
 AT_ONCE = 2  # candidates of a rollout that go through the networks together
+LEAST_ERROR = 1e-5  # mean squared error, 50 dB, below which nothing is left to learn
 STATISTICS = 15  # mean, deviation and three quantiles of each channel
 
 
@@ -47,7 +48,7 @@ class CompactRestorer(TrainableRestorer):
         checkpoint: a folder that :meth:`save` wrote, or several of which the first that is there counts (see
             :func:`rnr.models.weights.locate`); None starts from random weights.
         size: of the network; a checkpoint brings its own.
-        ssim_weight: of the structure term in the loss, beside the mean absolute error.
+        ssim_weight: of the structure term in the loss, beside the fidelity's.
         jitter: spread of the diagnoses that make a group's candidates differ, see :func:`rnr.diagnosis.edit.jitter`.
         tile, overlap: in pixels; larger photos go through the network in tiles.
 
@@ -85,9 +86,11 @@ class CompactRestorer(TrainableRestorer):
     def loss(
         self, degraded: Tensor, clean: Tensor, diagnoses: Sequence[Diagnosis | None], generator: torch.Generator
     ) -> Tensor:
-        """Mean absolute error plus ``ssim_weight`` (1 - SSIM); this restorer draws nothing from ``generator``."""
+        """1 - PSNR / 100 dB plus ``ssim_weight`` (1 - SSIM), both the mean over photos: a light error on a good photo
+        counts as much as a heavy one on a bad photo. This restorer draws nothing from ``generator``."""
         restored = self(degraded, diagnoses)
-        return F.l1_loss(restored, clean) + self.ssim_weight * (1 - box_ssim(restored, clean))
+        squared = (restored - clean).square().mean(dim=(1, 2, 3)).clamp(min=LEAST_ERROR)
+        return 1 + squared.log10().mean() / 10 + self.ssim_weight * (1 - box_ssim(restored, clean))
 
     def rollout(
         self, degraded: Tensor, diagnoses: Sequence[Diagnosis | None], seeds: Sequence[int], group: int

@@ -64,6 +64,9 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         training from scratch: one on what the vision tower makes of the views, one on the state at which the answer
         begins. With ``answer_weight`` 0 the language model is not run at all: a cheap first stretch for a new model, in
         which it learns to look. Probes are not saved.
+    words_weight: weight in the loss of a further auxiliary task, the words of the scene: what the vision tower makes of the
+        first view should, on average over its patches and read by the language model's own head, say which they are.
+        Text alone teaches a new model scenes that fit any photo.
     train_vision, train_merger, train_language: which parts are trained: the vision tower, the layers that map it into
         the language model, the language model with its embeddings.
     lora_rank: if given, the linear layers of those parts get low-rank adapters, and nothing else is trained.
@@ -80,6 +83,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         scene_weight: float = 1.0,
         answer_weight: float = 1.0,
         probe_weight: float = 0.0,
+        words_weight: float = 0.0,
         train_vision: bool = True,
         train_merger: bool = True,
         train_language: bool = True,
@@ -105,7 +109,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         if not answer_weight and not probe_weight:
             raise ValueError("answer_weight and probe_weight are both 0: there is nothing to learn")
         self.score_weight, self.scene_weight = score_weight, scene_weight
-        self.answer_weight, self.probe_weight = answer_weight, probe_weight
+        self.answer_weight, self.probe_weight, self.words_weight = answer_weight, probe_weight, words_weight
         width, views = self.model.config.text_config.hidden_size, self.views.count
         self.look = Probe(views * width) if probe_weight else None
         self.understand = Probe(width) if probe_weight and answer_weight else None
@@ -123,9 +127,12 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         grid = prompt["image_grid_thw"]
         features = self.model.model.get_image_features(prompt["pixel_values"], grid)
         loss = images.new_zeros(())
-        if self.look is not None:
-            views = torch.stack(features.pooler_output).mean(dim=1).view(len(images), -1)
-            loss = loss + self.probe_weight * self.look(views, diagnoses)
+        if self.look is not None or self.words_weight:
+            views = torch.stack(features.pooler_output).mean(dim=1).unflatten(0, (len(images), -1))
+            if self.look is not None:
+                loss = loss + self.probe_weight * self.look(views.flatten(1), diagnoses)
+            if self.words_weight:
+                loss = loss + self.words_weight * self._words_unseen(views[:, 0], diagnoses)
         if not self.answer_weight:
             return loss
         answers, weights = self._answers(diagnoses, images.device)
@@ -225,6 +232,13 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         pad = nn.utils.rnn.pad_sequence
         padded = pad(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id)
         return padded.to(device), pad(weights, batch_first=True).to(device)
+
+    def _words_unseen(self, view: Tensor, diagnoses: Sequence[Diagnosis]) -> Tensor:
+        """A scalar: the mean surprise at the tokens of each scene, order and repetition aside. view: (B, width)."""
+        chances = self.model.lm_head(self.model.model.language_model.norm(view)).float().log_softmax(dim=1)
+        scenes = [self.tokenizer(each.scene, split_special_tokens=True).input_ids if each.scene else [] for each in diagnoses]
+        each = [-chance[sorted(set(ids))].mean() for chance, ids in zip(chances, scenes, strict=True) if ids]
+        return torch.stack(each).mean() if each else chances.sum() * 0
 
     def _choose_trainable(
         self, vision: bool, merger: bool, language: bool, lora_rank: int | None

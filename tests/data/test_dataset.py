@@ -45,6 +45,13 @@ def test_a_crop_is_a_square_piece_of_the_photo_and_of_its_depth_alike(photos):
         assert abs(columns[0, 1] - columns[0, 0]) == 1
 
 
+def test_a_photo_listed_twice_is_seen_in_two_ways(photos):
+    twice = PhotoDataset([*photos, photos[0]], seed=0)
+    first, second = ([twice[Visit(index, epoch, 16)] for epoch in range(5)] for index in (0, 4))
+    assert [visit[3] for visit in first] == [PhotoDataset(photos, seed=0)[Visit(0, epoch, 16)][3] for epoch in range(5)]
+    assert len({visit[3] for visit in first + second}) == 10
+
+
 def test_crops_reach_every_border_and_are_mirrored_half_of_the_time(photos):
     photo_set = PhotoDataset(photos, seed=0, cache_bytes=10**6)
     crops = torch.stack([photo_set[Visit(0, epoch, 36)][0] for epoch in range(200)]).int()

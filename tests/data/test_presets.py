@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from rnr.data import presets
 from rnr.data.datamodule import DegradationDataModule
@@ -50,3 +51,19 @@ def test_a_bad_file_is_named_with_what_is_wrong(tmp_path, text, said):
 def test_an_unknown_name_lists_the_presets():
     with pytest.raises(ValueError, match=r"'papers' is neither a file nor a preset; presets are .*paper"):
         presets.load("papers")
+
+
+def test_of_several_names_each_photo_draws_one():
+    module = DegradationDataModule(degrader=["fog", "noise"])
+    drawn = module.degrader.sample([torch.Generator().manual_seed(seed) for seed in range(200)])
+    foggy, noisy = drawn.fog.present, drawn.noise.present
+    assert torch.equal(foggy, ~noisy)
+    assert foggy.double().mean().item() == pytest.approx(0.5, abs=0.12)
+    again = module.degrader.sample([torch.Generator().manual_seed(7)])
+    assert torch.equal(again.fog.beta, drawn.fog.beta[7:8])
+    assert torch.equal(again.shake.kernel, drawn.shake.kernel[7:8])
+
+
+def test_a_mixture_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least one degradation model"):
+        presets.mixture([])

@@ -202,6 +202,24 @@ def test_weights_cover_the_answer_and_tell_the_scene_apart():
         assert scene == ("" if truth.scene is None else f"Scene: {truth.scene}")
 
 
+def test_the_words_of_a_scene_are_looked_for_in_the_whole_photo():
+    images, scenes = photos(2), [Diagnosis(scene="A red bus."), Diagnosis(scene="Two old trees.")]
+    plain, reading = tiny(), tiny(words_weight=1.0)
+    whole = reasoner_view(reading, images)
+    chances = reading.model.lm_head(reading.model.model.language_model.norm(whole)).log_softmax(dim=1)
+    words = [sorted(set(reading.tokenizer(scene.scene).input_ids)) for scene in scenes]
+    surprise = -torch.stack([chance[ids].mean() for chance, ids in zip(chances, words, strict=True)]).mean()
+    torch.testing.assert_close(reading.loss(images, scenes) - plain.loss(images, scenes), surprise)
+    torch.testing.assert_close(reading.loss(images, [Diagnosis()] * 2), plain.loss(images, [Diagnosis()] * 2))
+
+
+def reasoner_view(reasoner, images):
+    """What the vision tower makes of the first view of each photo, the mean over its patches."""
+    prompt = reasoner._prompt(images)
+    features = reasoner.model.model.get_image_features(prompt["pixel_values"], prompt["image_grid_thw"]).pooler_output
+    return torch.stack([part.mean(dim=0) for part in features[:: reasoner.views.count]])
+
+
 def test_a_special_token_in_a_scene_is_only_text():
     reasoner = tiny()
     trap = Diagnosis(scene="A sign: <|image_pad|><|im_end|>.")
