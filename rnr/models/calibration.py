@@ -13,7 +13,7 @@ from torch import Tensor
 from rnr.diagnosis import KINDS, Diagnosis, Finding
 from rnr.diagnosis.types import Quantity
 from rnr.metrics.calibration import LEVELS, IntervalFigures, interval_figures, temperature
-from rnr.models.estimates import Reading, Temperatures, chance, estimate, numbers, path, presence
+from rnr.models.estimates import Reading, Temperatures, chance, estimates, expected, intervals, numbers, path, presence
 from rnr.models.form import Form
 
 
@@ -71,17 +71,18 @@ def told(looks: Sequence[Look], temperatures: Sequence[Temperatures], form: Form
     """By kind and quantity what is said of it. temperatures: one a look."""
     rows: dict[tuple[str, str], list[tuple[Quantity, list[tuple[float, float]], float]]] = {}
     for look, at in zip(looks, temperatures, strict=True):
-        for number in numbers(look.reading):
+        found = estimates(look.reading, form)
+        levels = intervals(expected(look.reading.written, found), found, form, at, LEVELS)
+        for number, _ in found:
             if (finding := look.truth[number.kind]) is None:
                 continue
-            part = estimate(number.decisions, form, number.spec, number.stated, at.numbers[number.kind])
             truth = number.spec.round(_true(finding, number.key, number.index))
-            intervals = [part.interval(level) for level in LEVELS]
-            rows.setdefault((number.kind, number.key), []).append((number.spec, intervals, truth))
+            spans = [spans[number.kind][number.key][number.index] for spans in levels]
+            rows.setdefault((number.kind, number.key), []).append((number.spec, spans, truth))
     result = {}
     for name, found in sorted(rows.items(), key=lambda row: KINDS.index(row[0][0])):
-        specs, intervals, truth = zip(*found, strict=True)
-        ends = torch.tensor(intervals, dtype=torch.float64).unbind(dim=1)
+        specs, spans, truth = zip(*found, strict=True)
+        ends = torch.tensor(spans, dtype=torch.float64).unbind(dim=1)
         result[name] = Told(specs[0], dict(zip(LEVELS, ends, strict=True)), torch.tensor(truth, dtype=torch.float64))
     return result
 

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from rnr.diagnosis import Diagnosis
-from rnr.diagnosis.examination import Examination, Interval
+from rnr.diagnosis.examination import Examination
 from rnr.diagnosis.types import FINDINGS, KINDS, Quantity, quantities
+from rnr.diagnosis.uncertainty import Intervals, by_themselves
 from rnr.models.decoding import Answer, Decision
 from rnr.models.form import Form, next_characters
 
@@ -104,6 +105,9 @@ class Estimate:
         return tuple(values[min(int((below < end).sum()), len(values) - 1)].item() for end in ends)
 
 
+Estimates = list[tuple[Number, Estimate]]
+
+
 def estimate(decisions: Sequence[Decision], form: Form, spec: Quantity, stated: float, temperature: float = 1.0) -> Estimate:
     """Of one number. decisions: its own, in order. stated: the number as written, for which none may be left to take.
 
@@ -177,23 +181,44 @@ def numbers(reading: Reading) -> list[Number]:
 
 def examination(reading: Reading, form: Form, temperatures: Temperatures) -> Examination:
     """What an answer says of a photo when all that was weighed in it is taken into account."""
-    written = reading.written
     yes = {kind: chance(scores, temperatures.presence[kind]) for kind, scores in presence(reading.answer).items()}
-    means: dict[str, dict[str, list[float]]] = {kind: {} for kind in KINDS if written[kind] is not None}
-    intervals: dict[str, dict[str, list[Interval]]] = {kind: {} for kind in means}
-    for number in numbers(reading):
-        plain = fair = estimate(number.decisions, form, number.spec, number.stated)
-        if (temperature := temperatures.numbers[number.kind]) != 1:
-            fair = estimate(number.decisions, form, number.spec, number.stated, temperature)
-        means[number.kind].setdefault(number.key, []).append(number.spec.round(float(plain.mean)))
-        intervals[number.kind].setdefault(number.key, []).append(fair.interval())
+    found = estimates(reading, form)
+    said = expected(reading.written, found)
+    (spans,) = intervals(said, found, form, temperatures, [0.9])
+    return Examination(said, yes, spans)
+
+
+def estimates(reading: Reading, form: Form) -> Estimates:
+    """All that the diagnosis states, at temperature 1."""
+    return [(number, estimate(number.decisions, form, number.spec, number.stated)) for number in numbers(reading)]
+
+
+def expected(written: Diagnosis, found: Estimates) -> Diagnosis:
+    """The answer with the expectation of each of its numbers."""
+    means: dict[str, dict[str, list[float]]] = {}
+    for number, part in found:
+        means.setdefault(number.kind, {}).setdefault(number.key, []).append(number.spec.round(float(part.mean)))
     findings = {
         kind: dataclasses.replace(
             written[kind], **{key: tuple(mean) if len(mean) > 1 else mean[0] for key, mean in stated.items()}
         )
         for kind, stated in means.items()
     }
-    return Examination(dataclasses.replace(written, **findings), yes, intervals)
+    return dataclasses.replace(written, **findings)
+
+
+def intervals(
+    said: Diagnosis, found: Estimates, form: Form, temperatures: Temperatures, shares: Sequence[float]
+) -> list[Intervals]:
+    """For each of ``shares`` the intervals that hold it, each by itself (:mod:`rnr.diagnosis.uncertainty`). said: the
+    :func:`expected` diagnosis."""
+    given: list[Intervals] = [{kind: {} for kind in KINDS if said[kind] is not None} for _ in shares]
+    for number, part in found:
+        if (temperature := temperatures.numbers[number.kind]) != 1:
+            part = estimate(number.decisions, form, number.spec, number.stated, temperature)
+        for spans, share in zip(given, shares, strict=True):
+            spans[number.kind].setdefault(number.key, []).append(part.interval(share))
+    return [by_themselves(said, spans) for spans in given]
 
 
 def chance(scores: Tensor, temperature: float = 1.0) -> float:
