@@ -18,6 +18,7 @@ from rnr.data.dataset import (
     rank_and_world,
     seed_of,
 )
+from rnr.data.jpeg import Jpeg
 from rnr.data.layouts import photos_in
 from rnr.data.loader import TrainLoader
 from rnr.data.pairs import Pair, PairBatch, PairDataset, PairStream, pairs_in
@@ -71,6 +72,8 @@ class DegradationDataModule(LightningDataModule):
         degrader: the degradation model of training: its priors, or a preset's name (:mod:`rnr.data.presets`), or several
             names, of which each look at a photo draws one.
         eval_degrader: that of validation and test.
+        jpeg: what of the degraded training photos is saved as JPEG, as most photos of the world are.
+        eval_jpeg: what of those of validation and test.
         seed: of the training order, crops and degradations.
         eval_seed: of the validation and test degradations.
         num_workers: loader processes.
@@ -88,6 +91,8 @@ class DegradationDataModule(LightningDataModule):
         eval_draws: int = 1,
         degrader: Degrader | str | list[str] = "paper",
         eval_degrader: Degrader | str | list[str] = "paper",
+        jpeg: Jpeg = Jpeg(),  # noqa: B008  (frozen)
+        eval_jpeg: Jpeg = Jpeg(),  # noqa: B008  (frozen)
         seed: int = 0,
         eval_seed: int = 0,
         num_workers: int = 0,
@@ -102,6 +107,7 @@ class DegradationDataModule(LightningDataModule):
         self.batch_size, self.crops, self.visits = batch_size, tuple(crops), visits
         self.eval_batch_size, self.limit_eval, self.eval_draws = eval_batch_size, limit_eval, eval_draws
         self.degrader, self.eval_degrader = presets.mixture(degrader), presets.mixture(eval_degrader)
+        self.jpeg, self.eval_jpeg = jpeg, eval_jpeg
         self.seed, self.eval_seed = seed, eval_seed
         self.num_workers, self.cache_bytes = num_workers, int(cache_gb * 2**30)
         self.sets: dict[str, PhotoDataset | PairDataset] = {}
@@ -178,8 +184,9 @@ class DegradationDataModule(LightningDataModule):
         clean = batch.photo.float() / 255
         if split == "predict":
             return RealBatch(clean, names)
-        degrader = self.degrader if split == "train" else self.eval_degrader
-        return degrade(clean, batch, degrader, [photo.scene for photo in photos], names)
+        training = split == "train"
+        degrader, jpeg = (self.degrader, self.jpeg) if training else (self.eval_degrader, self.eval_jpeg)
+        return degrade(clean, batch, degrader, [photo.scene for photo in photos], names, jpeg)
 
 
 def _found(sources: Sequence[str], split: str) -> list[Photos]:
@@ -205,12 +212,17 @@ def _collate(photos: PhotoDataset | PairDataset) -> Callable:
 
 
 def degrade(
-    clean: torch.Tensor, batch: CleanBatch, degrader: Degrader | Mixture, scenes: list[str | None], names: list[str]
+    clean: torch.Tensor,
+    batch: CleanBatch,
+    degrader: Degrader | Mixture,
+    scenes: list[str | None],
+    names: list[str],
+    jpeg: Jpeg = Jpeg(),  # noqa: B008  (frozen)
 ) -> DegradedBatch:
     """Draws each photo's degradation from its seed and applies it. clean: (B, 3, H, W) in [0, 1]."""
     seeds = batch.seed.tolist()
     with torch.no_grad(), torch.autocast(clean.device.type, enabled=False):
         drawn = degrader.sample([torch.Generator().manual_seed(seed) for seed in seeds])
         degraded = degrader.apply(clean, batch.depth.float() / 255, drawn)
-        quantised = (degraded.image * 255).round() / 255
-    return DegradedBatch(clean, quantised, diagnoses(degraded, scenes), [seed_of(s, "model") for s in seeds], names)
+        saved = jpeg.apply((degraded.image * 255).round() / 255, seeds)
+    return DegradedBatch(clean, saved, diagnoses(degraded, scenes), [seed_of(s, "model") for s in seeds], names)

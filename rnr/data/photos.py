@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +34,22 @@ class Photo:
     name: str
     depth: Path | None = None
     scene: str | None = None
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+Some = TypeVar("Some", bound=Named)
+
+
+def held_out(photos: Sequence[Some], share: float) -> tuple[list[Some], list[Some]]:
+    """``photos`` without and of the last ``share`` by name, at least one name where there are several."""
+    names = list(dict.fromkeys(photo.name for photo in photos))  # several looks at a photo have one name
+    count = round(len(names) * share)
+    last = set(names[len(names) - (max(1, count) if share and len(names) > 1 else count) :])
+    return [photo for photo in photos if photo.name not in last], [photo for photo in photos if photo.name in last]
 
 
 def open_photo(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
