@@ -9,8 +9,9 @@ answer is the diagnosis' text, closed by the end of the turn.
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ from rnr.models.decoding import Answer, read, write
 from rnr.models.estimates import Reading, Temperatures, examination
 from rnr.models.form import Form, Script
 from rnr.models.interfaces import Reasoner
-from rnr.models.patches import patchify
+from rnr.models.patches import PatchProjection, patchify
 from rnr.models.probe import Probe
 from rnr.models.small_reasoner import SmallReasoner
 from rnr.models.tokenizer import END_OF_TURN, IMAGE, train_tokenizer, vocabulary
@@ -67,6 +68,8 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
     words_weight: weight in the loss of a further auxiliary task, the words of the scene: what the vision tower makes of the
         first view should, on average over its patches and read by the language model's own head, say which they are.
         Text alone teaches a new model scenes that fit any photo.
+    scene_noise: share of a scene's tokens that are read wrong when the next one is learned: few photos are described by
+        heart otherwise, each word from those before it and none from the photo.
     train_vision, train_merger, train_language: which parts are trained: the vision tower, the layers that map it into
         the language model, the language model with its embeddings.
     lora_rank: if given, the linear layers of those parts get low-rank adapters, and nothing else is trained.
@@ -84,6 +87,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         answer_weight: float = 1.0,
         probe_weight: float = 0.0,
         words_weight: float = 0.0,
+        scene_noise: float = 0.0,
         train_vision: bool = True,
         train_merger: bool = True,
         train_language: bool = True,
@@ -106,14 +110,16 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             self.temperatures = settings.temperatures
             self.tokenizer = Qwen2Tokenizer.from_pretrained(checkpoint)
             self.model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, use_safetensors=True)
+        self.model.model.visual.patch_embed.proj.__class__ = PatchProjection
         if not answer_weight and not probe_weight:
             raise ValueError("answer_weight and probe_weight are both 0: there is nothing to learn")
         self.score_weight, self.scene_weight = score_weight, scene_weight
-        self.answer_weight, self.probe_weight, self.words_weight = answer_weight, probe_weight, words_weight
+        self.answer_weight, self.probe_weight = answer_weight, probe_weight
+        self.words_weight, self.scene_noise = words_weight, scene_noise
         width, views = self.model.config.text_config.hidden_size, self.views.count
         self.look = Probe(views * width) if probe_weight else None
         self.understand = Probe(width) if probe_weight and answer_weight else None
-        self.form = Form(self.tokenizer)
+        self.form, self._memory = Form(self.tokenizer), {}
         if gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.base = str(checkpoint)
@@ -135,8 +141,8 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
                 loss = loss + self.words_weight * self._words_unseen(views[:, 0], diagnoses)
         if not self.answer_weight:
             return loss
-        answers, weights = self._answers(diagnoses, images.device)
-        ids = torch.cat([prompt["input_ids"], answers], dim=1)
+        answers, weights, scenes = self._answers(diagnoses, images.device)
+        ids = torch.cat([prompt["input_ids"], self._misread(answers, scenes)], dim=1)
         # Photos of a batch differ neither in size nor in prompt, so the first one's positions are everyone's. Padding
         # stands behind the answer, where a causal model needs no mask against it.
         kinds = F.pad(prompt["mm_token_type_ids"][:1], (0, answers.shape[1]))
@@ -168,7 +174,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
     def weigh(self, images: Tensor, fields: Sequence[str] = FIELDS) -> list[Reading | ParseFailure]:
         """What :meth:`examine` goes by: the answers, with all that was weighed in them and no temperature applied."""
         Diagnosis().keep(fields)  # raises for fields that do not exist
-        answers = self.write(images, [self.form.write(fields) for _ in images], self.form)
+        answers = self.write(images, [partial(self.form.write, fields)] * len(images), self.form)
         texts = self.tokenizer.batch_decode([answer.tokens for answer in answers])
         parsed = [parse(text.removesuffix(END_OF_TURN)) for text in texts]
         return [
@@ -176,13 +182,13 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             for answer, written in zip(answers, parsed, strict=True)
         ]
 
-    def write(self, images: Tensor, scripts: Sequence[Script], form: Form | None = None) -> list[Answer]:
+    def write(self, images: Tensor, scripts: Sequence[Callable[[], Script]], form: Form | None = None) -> list[Answer]:
         """One answer a photo, each by its own script (see :func:`rnr.models.decoding.write`). images: (B, 3, H, W) in
         [0, 1]."""
         training = self.model.training
         self.model.eval()  # gradient checkpointing would switch off the cache
         try:
-            return write(self.model, read(self.model, self._prompt(images)), scripts, form)
+            return write(self.model, read(self.model, self._prompt(images)), scripts, form, self._memory)
         finally:
             self.model.train(training)
 
@@ -216,10 +222,11 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             "image_grid_thw": grid,
         }
 
-    def _answers(self, diagnoses: Sequence[Diagnosis], device: torch.device) -> tuple[Tensor, Tensor]:
-        """(B, A) token ids of the answers, padded on the right; (B, A) weight of each in the loss, 0 on padding."""
+    def _answers(self, diagnoses: Sequence[Diagnosis], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, A) token ids of the answers, padded on the right; (B, A) weight of each in the loss, 0 on padding; (B, A) bool,
+        which are the scene's."""
         end = self.tokenizer.convert_tokens_to_ids(END_OF_TURN)
-        ids, weights = [], []
+        ids, weights, scenes = [], [], []
         for diagnosis in diagnoses:
             # A scene may spell a special token; it is to be read as the letters it is made of.
             tokens = self.tokenizer(render(diagnosis), split_special_tokens=True).input_ids
@@ -229,9 +236,20 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             ids.append(torch.tensor([*tokens, end]))
             each = torch.tensor([self.score_weight, 1.0, self.scene_weight]).repeat_interleave(torch.tensor(parts))
             weights.append(F.pad(each, (0, 1), value=1.0))
+            scenes.append(torch.arange(len(tokens) + 1).ge(numbers) & torch.arange(len(tokens) + 1).lt(len(tokens)))
         pad = nn.utils.rnn.pad_sequence
         padded = pad(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id)
-        return padded.to(device), pad(weights, batch_first=True).to(device)
+        return padded.to(device), pad(weights, batch_first=True).to(device), pad(scenes, batch_first=True).to(device)
+
+    def _misread(self, answers: Tensor, scenes: Tensor) -> Tensor:
+        """``answers`` (B, A) with a share ``scene_noise`` of where ``scenes`` (B, A) is true exchanged for other tokens of
+        the batch's scenes; which follows from ``answers`` alone, so that a run can be resumed to the bit."""
+        generator = torch.Generator(answers.device).manual_seed(int(answers.sum()))
+        wrong = scenes & (torch.rand(scenes.shape, generator=generator, device=scenes.device) < self.scene_noise)
+        said = answers[scenes]
+        count = int(wrong.sum())
+        others = said[torch.randint(max(len(said), 1), (count,), generator=generator, device=said.device)]
+        return answers.masked_scatter(wrong, others)
 
     def _words_unseen(self, view: Tensor, diagnoses: Sequence[Diagnosis]) -> Tensor:
         """A scalar: the mean surprise at the tokens of each scene, order and repetition aside. view: (B, width)."""

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+from functools import partial
 
 import pytest
 import scipy.fft
@@ -43,7 +44,7 @@ def tiny(**arguments):
 
 def said(reasoner, images, fields=FIELDS):
     """The greedy text, as a diagnosis."""
-    answers = reasoner.write(images, [reasoner.form.write(fields) for _ in images])
+    answers = reasoner.write(images, [partial(reasoner.form.write, fields)] * len(images))
     return [parse(reasoner.tokenizer.decode(answer.tokens).removesuffix(END_OF_TURN)) for answer in answers]
 
 
@@ -111,7 +112,7 @@ def test_says_what_it_is_asked_and_stops_there(learned, fields):
     assert off(reasoner.diagnose(photos(3), fields), [truth.keep(fields) for truth in TRUTH]) < 0.01
     lines = render(TRUTH[0], FIELDS[: FIELDS.index(fields[-1]) + 1])
     end = END_OF_TURN * ("scene" in fields)
-    [answer] = reasoner.write(photos(3)[:1], [reasoner.form.write(fields)])
+    [answer] = reasoner.write(photos(3)[:1], [partial(reasoner.form.write, fields)])
     assert reasoner.tokenizer.decode(answer.tokens) == lines + end
 
 
@@ -142,7 +143,7 @@ class Replay:
 def test_writing_equals_plain_greedy_decoding_under_the_same_grammar(learned, fields, trained):
     reasoner = learned[0] if trained else tiny()
     images = photos(3)
-    answers = reasoner.write(images, [reasoner.form.write(fields) for _ in images])
+    answers = reasoner.write(images, [partial(reasoner.form.write, fields)] * len(images))
     prompt = reasoner._prompt(images)
     start = prompt["input_ids"].shape[1]
     plain = reasoner.model.generate(
@@ -195,8 +196,9 @@ def test_loss_is_transformers_own_with_labels_on_the_answer_alone():
 
 def test_weights_cover_the_answer_and_tell_the_scene_apart():
     reasoner = tiny(scene_weight=0.25)
-    ids, weights = reasoner._answers(TRUTH, torch.device("cpu"))
-    for row, weight, truth in zip(ids, weights, TRUTH, strict=True):
+    ids, weights, scenes = reasoner._answers(TRUTH, torch.device("cpu"))
+    for row, weight, spoken, truth in zip(ids, weights, scenes, TRUTH, strict=True):
+        assert torch.equal(spoken, weight == 0.25)
         assert reasoner.tokenizer.decode(row[weight > 0]) == render(truth) + END_OF_TURN
         scene = reasoner.tokenizer.decode(row[weight == 0.25]).strip()
         assert scene == ("" if truth.scene is None else f"Scene: {truth.scene}")
@@ -218,6 +220,19 @@ def reasoner_view(reasoner, images):
     prompt = reasoner._prompt(images)
     features = reasoner.model.model.get_image_features(prompt["pixel_values"], prompt["image_grid_thw"]).pooler_output
     return torch.stack([part.mean(dim=0) for part in features[:: reasoner.views.count]])
+
+
+def test_only_scenes_are_misread_and_only_on_the_way_in():
+    noisy, scene = tiny(scene_noise=0.5), "A red bus by a wall of old brown bricks."
+    diagnoses = [Diagnosis(Fog(float(i), (0.9, 0.8, 0.7), 0.5), scene=scene) for i in range(1, 60)]
+    ids, _, spoken = noisy._answers(diagnoses, torch.device("cpu"))
+    misread = noisy._misread(ids, spoken)
+    assert torch.equal(misread, noisy._misread(ids, spoken))
+    assert torch.equal(misread[~spoken], ids[~spoken])
+    assert (misread != ids)[spoken].double().mean().item() == pytest.approx(0.5, abs=0.1)
+    assert set(misread[spoken].tolist()) <= set(ids[spoken].tolist())
+    assert torch.equal(tiny()._misread(ids, spoken), ids)
+    assert torch.equal(noisy._misread(ids, spoken & False), ids)
 
 
 def test_a_special_token_in_a_scene_is_only_text():
