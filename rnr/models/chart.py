@@ -49,10 +49,8 @@ def windows(images: Tensor) -> Tensor:
     for axis in (-2, -1):
         while images.shape[axis] < SIDE:
             images = torch.cat([images, images.flip(axis)], dim=axis)
-    rows, columns = (_places(side, images.device) for side in images.shape[-2:])
-    grid = images.index_select(-2, rows).index_select(-1, columns)
-    grid = grid.unflatten(-1, (-1, SIDE)).unflatten(-3, (-1, SIDE))  # (B, 3, n, 64, m, 64)
-    return grid.transpose(-3, -2).flatten(2, 3)
+    tops, lefts = (_starts(length) for length in images.shape[-2:])
+    return torch.stack([images[..., top : top + SIDE, left : left + SIDE] for top in tops for left in lefts], dim=2)
 
 
 def log_spectra(cut: Tensor) -> Tensor:
@@ -98,7 +96,6 @@ def noise_curve(cut: Tensor) -> Tensor:
     return (share.log1p() / math.log(1 + SIDE)).clamp(max=1)
 
 
-def _places(length: int, device: torch.device) -> Tensor:
+def _starts(length: int) -> list[int]:
     count = min(WINDOWS, max(1, 2 * length // SIDE - 1))
-    starts = [round(i * (length - SIDE) / max(count - 1, 1)) for i in range(count)]
-    return (torch.tensor(starts, device=device)[:, None] + torch.arange(SIDE, device=device)).flatten()
+    return [round(i * (length - SIDE) / max(count - 1, 1)) for i in range(count)]

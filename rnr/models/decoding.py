@@ -1,25 +1,35 @@
-"""Greedy decoding of a form, for a batch of photos at once and with no token run that is not needed.
+"""Greedy decoding of a form, for a batch of photos at once, many choices in one pass.
 
-Fixed tokens are fed together with the choice before them, so the model runs once a choice and not once a token. Each
-photo follows a script of its own: in one pass the photos that are least far in the form feed what they have up to their
-next choice, aligned on the right, while the others wait for them. What is only there for the sake of alignment is masked,
-for good.
+What a photo shows decides its numbers more than its numbers decide each other. So an answer is guessed ahead, and one pass
+tells what the model would have chosen at each place (Jacobi decoding: Santilli et al., Accelerating Transformer Inference
+for Translation via Parallel Decoding, ACL 2023). All choices up to the first that differs from its guess, and that one, are
+settled: before them stand the very tokens that greedy decoding would have put there. What was chosen further on are the
+next guesses. Each pass settles a choice at least, so the answer is that of greedy decoding, token for token, in no more
+passes.
 
 Of a number, greedy decoding sees one digit after the other and never what would have followed another digit. Where that
-is asked for, a digit's rivals run along with it in the same pass, each seeing what stands before and itself alone, and
-are masked afterwards: so each choice also knows its :attr:`Decision.rivals`. Rivals without a chance are left out.
+is asked for, the rivals of the digits that a pass has settled run along with the next one, each seeing what stands before
+it and itself alone: so each choice also knows its :attr:`Decision.rivals`. Rivals without a chance are left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, Qwen3VLForConditionalGeneration
 
 from rnr.models.form import Choice, Form, Script
 
 LEAST = 1e-3  # chance of a rival that is looked at
+AHEAD = {"cpu": 128, "cuda": 2048}  # about so many tokens a pass: what costs little beside the calls of a pass
+ROOM = 64  # columns by which a sheet grows
+MEMORY = 2**16  # places that are remembered
+
+Memory = dict[tuple, int]
+"""What was chosen last, by :func:`_where`: the first guesses of other answers. It changes how fast they are written, never
+what is written."""
 
 
 @dataclass(frozen=True)
@@ -71,121 +81,198 @@ def read(model: Qwen3VLForConditionalGeneration, prompt: dict[str, Tensor]) -> Q
     return Question(cache, ids.shape[1], int(positions.max()) + 1)
 
 
+@torch.no_grad()
 def write(
-    model: Qwen3VLForConditionalGeneration, question: Question, scripts: Sequence[Script], form: Form | None = None
+    model: Qwen3VLForConditionalGeneration,
+    question: Question,
+    scripts: Sequence[Callable[[], Script]],
+    form: Form | None = None,
+    memory: Memory | None = None,
 ) -> list[Answer]:
-    """One answer a script; ``question.cache`` takes up what is written. ``form``: given, rivals are looked at too.
-    Gradients flow through log-probabilities where they are enabled."""
-    device = question.cache.layers[0].keys.device
-    answers = [Answer() for _ in scripts]
-    choices = {row: next(script) for row, script in enumerate(scripts)}
-    pending = {row: choice.feed for row, choice in choices.items()}
-    rivals: dict[int, list[int]] = {}
-    positions = [question.position] * len(scripts)
-    seen = torch.ones(len(scripts), question.length, dtype=torch.bool, device=device)
-    while pending:
-        front = _front(pending, choices)
-        feed = [pending.pop(row) if row in front else [] for row in range(len(scripts))]
-        others = [rivals.pop(row, []) if row in front else [] for row in range(len(scripts))]
-        ids, fed, places = _align(feed, others, positions, device)
-        seen = torch.cat([seen, fed], dim=1)
-        hidden = model.model.language_model(
-            inputs_embeds=model.get_input_embeddings()(ids),
-            position_ids=places.expand(3, -1, -1),
-            attention_mask=_mask(seen, feed, others),
-            past_key_values=question.cache,
-            use_cache=True,
-        ).last_hidden_state
-        positions = [place + len(tokens) for place, tokens in zip(positions, feed, strict=True)]
-        # Every state that something is read off, in one go: the rivals', then those that choose.
-        at = [(r, ids.shape[1] - len(feed[r]) - len(others[r]) + i) for r in front for i in range(len(others[r]))]
-        choosing = [row for row in front if row in choices]
-        at += [(row, ids.shape[1] - 1) for row in choosing]
-        logits = model.lm_head(hidden[[row for row, _ in at], [column for _, column in at]]).float()
-        of_rivals = iter(logits)
-        for row in front:
-            for token in others[row]:
-                last = answers[row].decisions[-1]
-                last.rivals[token] = next(of_rivals)[form.after(last.choice.place, token)].log_softmax(dim=0)
-        if not choosing:
-            continue
-        for row, decision in _decide(logits[-len(choosing) :], {row: choices[row] for row in choosing}).items():
-            answers[row].tokens.extend([*decision.choice.feed, decision.token])
-            answers[row].decisions.append(decision)
-            watched = [] if form is None else _rivals(decision, form)
-            if watched:
-                rivals[row] = watched
-            try:
-                choices[row] = scripts[row].send(decision.token)
-                pending[row] = [decision.token, *choices[row].feed]
-            except StopIteration as stop:
-                del choices[row]
-                answers[row].tokens.extend(stop.value)
-                if watched:
-                    pending[row] = [decision.token]
-    return answers
+    """One answer a script, which is begun anew for each pass. ``form``: given, rivals are looked at too. ``memory``: given,
+    guesses are taken from it, and what is chosen goes into it."""
+    memory = {} if memory is None else memory
+    if len(memory) > MEMORY:
+        memory.clear()
+    lines = [_Line(script, memory) for script in scripts]
+    sheet, active = _Sheet(question), lines
+    while active:
+        for line in active:
+            line.look_ahead(AHEAD.get(sheet.keys[0].device.type, AHEAD["cuda"]) // len(active))
+        left = [i for i, line in enumerate(active) if line.ahead or line.rivals]
+        if left and len(left) < len(active):
+            sheet.keep(left)
+        active = [active[i] for i in left]
+        if active:
+            _take_in(model, sheet, active, form)
+    return [Answer(line.tokens, line.decisions) for line in lines]
 
 
-def _front(pending: dict[int, list[int]], choices: dict[int, Choice]) -> list[int]:
-    """The rows to go on with: those whose next choice comes first in the form, and those that have none left."""
-    ranks = {row: choices[row].place.rank if row in choices else () for row in pending}
-    least = min(ranks.values())
-    return sorted(row for row, rank in ranks.items() if rank == least)
+@dataclass(frozen=True)
+class _Ahead:
+    """A choice that is not settled, the token that is guessed for it, or None, and how many of the answer's tokens stand
+    before it."""
+
+    choice: Choice
+    guess: int | None
+    at: int
 
 
-def _rivals(decision: Decision, form: Form) -> list[int]:
+class _Line:
+    """One photo's answer while it is written. tokens: settled, then guessed. fed: how many of them the sheet holds, all of
+    them settled. rivals: those that the next pass is to look at, with the choice they belong to and where it stands."""
+
+    def __init__(self, script: Callable[[], Script], memory: Memory) -> None:
+        self.script, self.memory = script, memory
+        self.tokens: list[int] = []
+        self.decisions: list[Decision] = []
+        self.ahead: list[_Ahead] = []
+        self.rivals: list[tuple[Decision, int, int]] = []
+        self.fed = 0
+        self._guesses: Memory = {}
+
+    @property
+    def feed(self) -> list[int]:
+        """The tokens that the next pass is to take in: up to the last choice that is ahead."""
+        return self.tokens[self.fed : self.ahead[-1].at] if self.ahead else []
+
+    def look_ahead(self, reach: int) -> None:
+        """Guesses on, over about ``reach`` tokens, to where there is nothing to guess by. Once all choices are settled,
+        nothing is ``ahead`` and ``tokens`` are the whole answer."""
+        script, settled = self.script(), iter(self.decisions)
+        self.tokens, self.ahead = [], []
+        try:
+            choice = next(script)
+            while True:
+                self.tokens += choice.feed
+                if (decision := next(settled, None)) is not None:
+                    token = decision.token
+                else:
+                    token = self._guess(choice)
+                    self.ahead.append(_Ahead(choice, token, len(self.tokens)))
+                    if token is None or len(self.tokens) - self.fed >= reach:
+                        return
+                self.tokens.append(token)
+                choice = script.send(token)
+        except StopIteration as stop:
+            self.tokens += stop.value
+
+    def settle(self, chosen: Sequence[tuple[int, Tensor]], form: Form | None) -> None:
+        """chosen: for each choice that is ahead the likeliest token, and log-probabilities of what was allowed."""
+        self.rivals = []
+        right = True
+        for ahead, (token, scores) in zip(self.ahead, chosen, strict=True):
+            where = _where(ahead.choice, self.tokens[ahead.at - 2 : ahead.at])
+            self._guesses[where] = token
+            if not right:
+                continue
+            decision = Decision(ahead.choice, token, scores)
+            self.decisions.append(decision)
+            self.rivals += [(decision, rival, ahead.at) for rival in _rivals(decision, form)]
+            self.memory[where] = token
+            self.fed, right = ahead.at, token == ahead.guess
+
+    def _guess(self, choice: Choice) -> int | None:
+        where = _where(choice, self.tokens[-2:])
+        guess = self._guesses.get(where, self.memory.get(where))
+        if choice.place.key == "scene":
+            return guess
+        allowed = choice.allowed.tolist()
+        return guess if guess in allowed else allowed[0]
+
+
+class _Sheet:
+    """Keys and values (B, H, K, D) of each layer, by column: as a cache of transformers, one that writes a token where it
+    stands, over whatever stood there."""
+
+    def __init__(self, question: Question) -> None:
+        self.start, self.shift = question.length, question.position - question.length
+        self.keys = [layer.keys for layer in question.cache.layers]
+        self.values = [layer.values for layer in question.cache.layers]
+
+    def keep(self, rows: list[int]) -> None:
+        self.keys, self.values = ([part[rows] for part in parts] for parts in (self.keys, self.values))
+
+    def turn_to(self, columns: Tensor) -> None:
+        """Where to write next. columns: (B, Q)."""
+        self._rows, self._columns = torch.arange(len(columns), device=columns.device)[:, None], columns
+        self.width = int(columns.max()) + 1
+        missing = self.width - self.keys[0].shape[2]
+        if missing > 0:
+            room = (0, 0, 0, missing + ROOM)  # zeros: what is masked must be finite all the same
+            self.keys, self.values = ([F.pad(part, room) for part in parts] for parts in (self.keys, self.values))
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: object) -> tuple[Tensor, Tensor]:
+        self.keys[layer][self._rows, :, self._columns] = keys.transpose(1, 2)
+        self.values[layer][self._rows, :, self._columns] = values.transpose(1, 2)
+        return self.keys[layer][:, :, : self.width], self.values[layer][:, :, : self.width]
+
+
+def _take_in(model: Qwen3VLForConditionalGeneration, sheet: _Sheet, lines: Sequence[_Line], form: Form | None) -> None:
+    """One pass: what each line feeds and, behind it, its rivals. These have columns of their own, but the place of the digit
+    that was chosen instead. A token sees the columns before its place, and itself."""
+    device = sheet.keys[0].device
+    width = max(len(line.feed) + len(line.rivals) for line in lines)
+    ids, places, states, wanted = [], [], [], []
+    for row, line in enumerate(lines):
+        feed = line.feed
+        fill = width - len(feed) - len(line.rivals)
+        ids.append(feed + [token for _, token, _ in line.rivals] + [0] * fill)
+        places.append([line.fed + i for i in range(len(feed))] + [at for _, _, at in line.rivals] + [0] * fill)
+        states += [(row, ahead.at - line.fed - 1) for ahead in line.ahead]
+        states += [(row, len(feed) + i) for i in range(len(line.rivals))]
+        wanted += [ahead.choice.allowed for ahead in line.ahead]
+        wanted += [form.after(decision.choice.place, token) for decision, token, _ in line.rivals]
+    fed = torch.tensor([[line.fed] for line in lines], device=device)
+    places = torch.tensor(places, device=device) + sheet.start
+    columns = fed + torch.arange(width, device=device) + sheet.start
+    sheet.turn_to(columns)
+    every = torch.arange(sheet.width, device=device)
+    hidden = model.model.language_model(
+        inputs_embeds=model.get_input_embeddings()(torch.tensor(ids, device=device)),
+        position_ids=(places + sheet.shift).expand(3, -1, -1),
+        attention_mask=((every < places[..., None]) | (every == columns[..., None]))[:, None],
+        past_key_values=sheet,
+        use_cache=True,
+    ).last_hidden_state
+    rows, at = zip(*states, strict=True)
+    chosen = iter(_choose(model.lm_head(hidden[rows, at]).float(), wanted))
+    for line in lines:
+        ahead, rivals = [next(chosen) for _ in line.ahead], line.rivals
+        for decision, token, _ in rivals:
+            _, decision.rivals[token] = next(chosen)
+        line.settle(ahead, form)
+
+
+def _choose(logits: Tensor, wanted: Sequence[Tensor]) -> list[tuple[int, Tensor]]:
+    """For each row of logits (n, vocabulary) the likeliest of the tokens that are wanted, and log-probabilities of them."""
+    alike: dict[int, list[int]] = {}  # rows of which the very same tokens are wanted
+    for row, tokens in enumerate(wanted):
+        alike.setdefault(id(tokens), []).append(row)
+    chosen: dict[int, tuple[int, Tensor]] = {}
+    for rows in alike.values():
+        tokens = wanted[rows[0]].to(logits.device)
+        scores = logits[rows][:, tokens].log_softmax(dim=1)
+        best = tokens[scores.argmax(dim=1)].tolist()
+        chosen |= zip(rows, zip(best, scores, strict=True), strict=True)
+    return [chosen[row] for row in range(len(wanted))]
+
+
+def _rivals(decision: Decision, form: Form | None) -> list[int]:
     """The tokens that were not chosen, have a chance, and have choices of their own right behind them; none outside of
     numbers."""
     place = decision.choice.place
-    if not form.is_number(place):
+    if form is None or not form.is_number(place):
         return []
-    chances = decision.log_probabilities.detach().exp().tolist()
+    chances = decision.log_probabilities.exp().tolist()
     return [
         token
         for token, chance in zip(decision.choice.allowed.tolist(), chances, strict=True)
-        if chance >= LEAST and token != decision.token and form.after(place, token)
+        if chance >= LEAST and token != decision.token and len(form.after(place, token))
     ]
 
 
-def _align(
-    feed: list[list[int]], others: list[list[int]], positions: list[int], device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids, whether they are to stay, and their positions, (B, Q) each, aligned on the right. ``others``, a photo's
-    rivals, stand before what it feeds, at the position of the first token of that."""
-    width = max(len(tokens) + len(rivals) for tokens, rivals in zip(feed, others, strict=True))
-    ids, fed, places = [], [], []
-    for tokens, rivals, start in zip(feed, others, positions, strict=True):
-        fill = width - len(tokens) - len(rivals)
-        ids.append([0] * fill + rivals + tokens)
-        fed.append([False] * (fill + len(rivals)) + [True] * len(tokens))
-        places.append([0] * fill + [start] * len(rivals) + [start + i for i in range(len(tokens))])
-    return torch.tensor(ids, device=device), torch.tensor(fed, device=device), torch.tensor(places, device=device)
-
-
-def _mask(seen: Tensor, feed: list[list[int]], others: list[list[int]]) -> Tensor:
-    """(B, 1, Q, K): what each of the last Q tokens of ``seen`` (B, K) may look at. Rivals see themselves and are seen by
-    nobody else."""
-    width = max(len(tokens) + len(rivals) for tokens, rivals in zip(feed, others, strict=True))
-    mask = seen[:, None, None, :].repeat(1, 1, width, 1)
-    mask[..., -width:] &= torch.ones(width, width, dtype=torch.bool, device=seen.device).tril()
-    for row, (tokens, rivals) in enumerate(zip(feed, others, strict=True)):
-        behind = range(len(tokens) + 1, len(tokens) + len(rivals) + 1)
-        mask[row, 0, [width - i for i in behind], [seen.shape[1] - i for i in behind]] = True
-    mask[..., 0] = True  # tokens that are masked themselves have to see something, or they turn to NaN
-    return mask
-
-
-def _decide(logits: Tensor, choices: dict[int, Choice]) -> dict[int, Decision]:
-    """The most likely of what is allowed, by row (photo). logits: (n, vocabulary), in the order of ``choices``."""
-    rows = list(choices)
-    allowed = torch.nn.utils.rnn.pad_sequence(
-        [choices[row].allowed for row in rows], batch_first=True, padding_value=-1
-    ).to(logits.device)
-    scores = logits.gather(1, allowed.clamp(min=0)).masked_fill(allowed < 0, float("-inf"))
-    scores = scores.log_softmax(dim=1)
-    best = scores.argmax(dim=1, keepdim=True)
-    tokens = allowed.gather(1, best).squeeze(1).tolist()
-    return {
-        row: Decision(choices[row], token, scores[i, : len(choices[row].allowed)])
-        for i, (row, token) in enumerate(zip(rows, tokens, strict=True))
-    }
+def _where(choice: Choice, before: Sequence[int]) -> tuple:
+    """Where guesses for a choice are kept: by its place in the form, in a scene by the two tokens ``before`` it."""
+    place = choice.place
+    return tuple(before) if place.key == "scene" else (place.kind, place.key, place.index, len(place.prefix))

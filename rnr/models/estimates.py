@@ -16,9 +16,12 @@ density of 0.0013 by several times its size.
 
 import dataclasses
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import accumulate
+from operator import mul
 
 import torch
 from torch import Tensor
@@ -76,33 +79,31 @@ class Number:
 
 @dataclass(frozen=True)
 class Estimate:
-    """values, probabilities: (n,), rising in value. period: after which values return to 0, or None."""
+    """n values, rising, and their probabilities. period: after which values return to 0, or None."""
 
-    values: Tensor
-    probabilities: Tensor
+    values: Sequence[float]
+    probabilities: Sequence[float]
     period: float | None = None
 
     @property
-    def mean(self) -> Tensor:
-        """The expectation, a scalar through which gradients flow; of an angle the direction of the mean vector."""
+    def mean(self) -> float:
+        """The expectation; of an angle the direction of the mean vector."""
         if self.period is None:
-            return (self.values * self.probabilities).sum()
-        turn = 2 * math.pi * self.values / self.period
-        sine, cosine = ((wave * self.probabilities).sum() for wave in (turn.sin(), turn.cos()))
-        return torch.atan2(sine, cosine) / (2 * math.pi) * self.period % self.period
+            return sum(map(mul, self.values, self.probabilities))
+        turns = [2 * math.pi * value / self.period for value in self.values]
+        sine, cosine = (sum(map(mul, map(wave, turns), self.probabilities)) for wave in (math.sin, math.cos))
+        return math.atan2(sine, cosine) / (2 * math.pi) * self.period % self.period
 
     def interval(self, share: float = 0.9) -> tuple[float, float]:
         """The values between which the middle ``share`` of the probability lies. Of an angle, the arc that begins half a
         period before the mean is laid out first: the lower end may be below 0, the upper above the period."""
-        values, probabilities = self.values, self.probabilities
+        leaves = list(zip(self.values, self.probabilities, strict=True))
         if self.period is not None:
-            start = float(self.mean) - self.period / 2
-            values = (values - start) % self.period + start
-            order = values.argsort()
-            values, probabilities = values[order], probabilities[order]
-        below = probabilities.cumsum(dim=0) / probabilities.sum()
-        ends = ((1 - share) / 2, (1 + share) / 2)
-        return tuple(values[min(int((below < end).sum()), len(values) - 1)].item() for end in ends)
+            start = self.mean - self.period / 2
+            leaves = sorted(((value - start) % self.period + start, chance) for value, chance in leaves)
+        below = list(accumulate(chance for _, chance in leaves))
+        places = (bisect_left(below, end * below[-1]) for end in ((1 - share) / 2, (1 + share) / 2))
+        return tuple(leaves[min(place, len(leaves) - 1)][0] for place in places)
 
 
 Estimates = list[tuple[Number, Estimate]]
@@ -114,28 +115,26 @@ def estimate(decisions: Sequence[Decision], form: Form, spec: Quantity, stated: 
     temperature: of all probabilities in it; above 1 they are flattened.
     """
     if not decisions:
-        return Estimate(torch.tensor([stated]), torch.ones(1), spec.period)
-    values: list[float] = []
-    probabilities: list[Tensor] = []  # a vector for each list of values that was added
-    reached = torch.ones(())
+        return Estimate([stated], [1.0], spec.period)
+    leaves: list[tuple[float, float]] = []  # value, probability
+    reached = 1.0
     for decision in decisions:
         prefix, tokens = decision.choice.place.prefix, decision.choice.allowed.tolist()
-        chances = reached * (decision.log_probabilities / temperature).softmax(dim=0).cpu()
-        chosen = tokens.index(decision.token)
-        leaves = []
-        for i, token in enumerate(tokens):
+        chances = [reached * share for share in _shares(decision.log_probabilities, temperature)]
+        for token, chance in zip(tokens, chances, strict=True):
             begun = prefix + form.character(token)
             if token in decision.rivals:
-                digits = form.after(decision.choice.place, token)
-                values += [middle(spec, begun + form.character(digit)) for digit in digits]
-                probabilities.append(chances[i] * (decision.rivals[token] / temperature).softmax(dim=0).cpu())
-            elif i != chosen or decision is decisions[-1]:  # what follows the chosen one has decisions of its own
-                leaves.append((middle(spec, begun), i))
-        values += [value for value, _ in leaves]
-        probabilities.append(chances[[i for _, i in leaves]])
-        reached = chances[chosen]
-    order = sorted(range(len(values)), key=values.__getitem__)
-    return Estimate(torch.tensor(values)[order], torch.cat(probabilities)[order], spec.period)
+                digits = form.after(decision.choice.place, token).tolist()
+                shares = _shares(decision.rivals[token], temperature)
+                leaves += [
+                    (middle(spec, begun + form.character(digit)), chance * share)
+                    for digit, share in zip(digits, shares, strict=True)
+                ]
+            elif token != decision.token or decision is decisions[-1]:  # the chosen one's followers decide on their own
+                leaves.append((middle(spec, begun), chance))
+        reached = chances[tokens.index(decision.token)]
+    values, probabilities = zip(*sorted(leaves), strict=True)
+    return Estimate(values, probabilities, spec.period)
 
 
 def path(number: Number, form: Form, value: float) -> list[tuple[Tensor, int]]:
@@ -149,7 +148,7 @@ def path(number: Number, form: Form, value: float) -> list[tuple[Tensor, int]]:
         if (token := allowed[right]) == decision.token:
             continue
         if token in decision.rivals:
-            digits = form.after(decision.choice.place, token)
+            digits = form.after(decision.choice.place, token).tolist()
             begun = [prefix + form.character(token) + form.character(digit) for digit in digits]
             steps.append((decision.rivals[token], _towards(value, number.spec, begun)))
         break
@@ -197,7 +196,7 @@ def expected(written: Diagnosis, found: Estimates) -> Diagnosis:
     """The answer with the expectation of each of its numbers."""
     means: dict[str, dict[str, list[float]]] = {}
     for number, part in found:
-        means.setdefault(number.kind, {}).setdefault(number.key, []).append(number.spec.round(float(part.mean)))
+        means.setdefault(number.kind, {}).setdefault(number.key, []).append(number.spec.round(part.mean))
     findings = {
         kind: dataclasses.replace(
             written[kind], **{key: tuple(mean) if len(mean) > 1 else mean[0] for key, mean in stated.items()}
@@ -226,6 +225,7 @@ def chance(scores: Tensor, temperature: float = 1.0) -> float:
     return torch.sigmoid((scores[1] - scores[0]) / temperature).item()
 
 
+@cache
 def middle(spec: Quantity, prefix: str) -> float:
     """The middle of the least and the greatest number within the bounds of ``spec`` that begins with ``prefix``."""
     return sum(_ends(spec, prefix)) / 2
@@ -246,3 +246,10 @@ def _ends(spec: Quantity, prefix: str) -> tuple[float, float]:
 def _towards(value: float, spec: Quantity, prefixes: Sequence[str]) -> int:
     """Which of ``prefixes`` the printed ``value`` begins with."""
     return next(i for i, prefix in enumerate(prefixes) if _ends(spec, prefix)[0] <= value <= _ends(spec, prefix)[1])
+
+
+def _shares(log_probabilities: Tensor, temperature: float) -> list[float]:
+    """Probabilities at that temperature."""
+    powers = [math.exp(score / temperature) for score in log_probabilities.tolist()]
+    total = sum(powers)
+    return [power / total for power in powers]

@@ -26,23 +26,13 @@ MAX_SCENE_TOKENS = 160
 
 @dataclass(frozen=True)
 class Place:
-    """Where in a diagnosis a choice stands. key: 'presence', a quantity's name, 'described' (is there a
-    scene) or 'scene'. index: which number of a
-    triple. prefix: the characters of the number so far."""
+    """Where in a diagnosis a choice stands. key: 'presence', a quantity's name, 'described' (is there a scene) or 'scene'.
+    index: which number of a triple. prefix: the characters of the number so far."""
 
     kind: str | None
     key: str
     index: int = 0
     prefix: str = ""
-
-    @property
-    def rank(self) -> tuple[int, ...]:
-        """Places that come earlier in the form have the lesser one; all of a scene have the same."""
-        if self.kind is None:
-            return (3,)
-        keys = ("presence", *quantities(FINDINGS[self.kind]))
-        line = min(keys.index(self.key), 2)  # presence, severity, or a degradation's own line
-        return (line, KINDS.index(self.kind), keys.index(self.key), self.index, len(self.prefix))
 
 
 @dataclass(frozen=True)
@@ -68,6 +58,9 @@ class Form:
         # With few merges a sign's space is a token of its own, and fed.
         self.before_sign, self.signs = self.tokens(" +")[:-1], {sign: self.tokens(f" {sign}")[-1] for sign in "+-"}
         self.digits = [self._single(digit) for digit in "0123456789"]
+        # The same tokens are always the same tensor, so that choices among them are weighed together.
+        self._any_of = cache(lambda *tokens: torch.tensor(tokens, dtype=torch.int64))
+        self._any_digit = cache(lambda digits: self._any_of(*(self.digits[int(digit)] for digit in digits)))
         self._characters = {token: c for c, token in [*self.signs.items(), *zip("0123456789", self.digits, strict=True)]}
         special = set(tokenizer.all_special_ids) | {int(i) for i in tokenizer.added_tokens_decoder}
         texts = {i: tokenizer.decode([i]) for i in range(len(tokenizer)) if i not in special}
@@ -79,11 +72,11 @@ class Form:
         self.within, self.anything = torch.tensor([*more, self.end]), torch.tensor([*begin, *more, self.end])
         self._begins = frozenset(begin)
 
-    def after(self, place: Place, token: int) -> list[int]:
-        """The digits that may follow if ``token`` is chosen at ``place`` of a number, in rising order; none if a point comes
-        next or nothing."""
-        following = next_characters(_quantity(place.kind, place.key), place.prefix + self.character(token)) or "."
-        return [] if following == "." else [self.digits[int(c)] for c in following]
+    def after(self, place: Place, token: int) -> Tensor:
+        """(n,) the digits that may follow if ``token`` is chosen at ``place`` of a number, in rising order; none if a point
+        comes next or nothing."""
+        following = _following(place.kind, place.key, place.prefix + self.character(token)) or ""
+        return self._any_digit(following.strip("."))
 
     def is_number(self, place: Place) -> bool:
         """Whether digits or a sign are chosen there."""
@@ -120,7 +113,7 @@ class Form:
         # The two ways on part within a token: a full stop and a line break may be one.
         stop, go = [*self.tokens(text), self.end], self.tokens(text + "\nScene:")
         same = next(i for i, (a, b) in enumerate(zip(stop, go, strict=False)) if a != b)
-        token = yield Choice(Place(None, "described"), stop[:same], torch.tensor([stop[same], go[same]]))
+        token = yield Choice(Place(None, "described"), stop[:same], self._any_of(stop[same], go[same]))
         if token == stop[same]:
             return stop[same + 1 :]
         yield from self._scene(go[same + 1 :])
@@ -131,16 +124,16 @@ class Form:
         spec = _quantity(kind, key)
         for index in range(spec.count):
             text, prefix = (text, "") if spec.signed else (text + " ", "")
-            while (following := next_characters(spec, prefix)) is not None:
+            while (following := _following(kind, key, prefix)) is not None:
                 if len(following) == 1:
                     text += following if following not in "+-" else f" {following}"
                     prefix += following
                     continue
                 signs = following == "+-"
-                allowed = list(self.signs.values()) if signs else [self.digits[int(c)] for c in following]
+                allowed = self._any_of(*self.signs.values()) if signs else self._any_digit(following)
                 feed = self.tokens(text) + self.before_sign * signs
-                token = yield Choice(Place(kind, key, index, prefix), feed, torch.tensor(allowed))
-                prefix += following[allowed.index(token)]
+                token = yield Choice(Place(kind, key, index, prefix), feed, allowed)
+                prefix += self.character(token)
                 text = ""
         return text + (f" {spec.unit}" if spec.unit else "")
 
@@ -183,6 +176,12 @@ def next_characters(spec: Quantity, prefix: str) -> str | None:
     return "".join(c for start, c in starts if start <= high and start + reach - 1 >= low)
 
 
+@cache
+def _following(kind: str, key: str, prefix: str) -> str | None:
+    return next_characters(_quantity(kind, key), prefix)
+
+
+@cache
 def _quantity(kind: str, key: str) -> Quantity:
     return quantities(FINDINGS[kind])[key]
 

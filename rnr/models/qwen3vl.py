@@ -182,9 +182,10 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             for answer, written in zip(answers, parsed, strict=True)
         ]
 
+    @torch.no_grad()
     def write(self, images: Tensor, scripts: Sequence[Callable[[], Script]], form: Form | None = None) -> list[Answer]:
         """One answer a photo, each by its own script (see :func:`rnr.models.decoding.write`). images: (B, 3, H, W) in
-        [0, 1]."""
+        [0, 1]. No gradient."""
         training = self.model.training
         self.model.eval()  # gradient checkpointing would switch off the cache
         try:
