@@ -8,7 +8,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 TEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow faults parity test-8bit lint fit baselines ablations notebooks bench clean
+.PHONY: help setup demo test test-slow test-all faults fuzz parity test-8bit lint fit baselines ablations results notebooks bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,8 +32,15 @@ test: $(READY)  ## the default tests
 test-slow: $(READY)  ## the tests that take longer
 	$(TEST) -m slow
 
+test-all: $(READY)  ## every suite at its full length: test, test-slow, faults and parity (hours)
+	FUZZ=100000 $(TEST) -m "not gpu and not weights and not eightbit"
+
 faults: $(READY)  ## kills, full disks, broken files, fuzzed input (long)
 	FUZZ=100000 $(TEST) -m "slow or not slow" tests/faults tests/stages/test_resume.py tests/scale/test_processes.py
+
+fuzz: $(READY)  ## inputs that look for new ways through the code; installs atheris
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/guided.py 100000
 
 parity: $(READY)  ## every stage by two processes under DDP, FSDP2 and ZeRO: the same steps (long)
 	$(TEST) -m slow tests/scale
@@ -57,8 +64,11 @@ baselines: $(READY)  ## the rows of Table 2, at a quick setting (ARGS="--steps 4
 ablations: $(READY)  ## the rows of Table 3, at a quick setting (ARGS="--sft-steps 4000 ..." for more)
 	$(BIN)/rnr ablations $(ARGS)
 
+results: $(READY)  ## docs/results.md from the commands in it: make results DATA=FOLDER (ARGS=--again: all anew)
+	$(BIN)/rnr results --label "D=$(DATA)" $(ARGS)
+
 notebooks: $(READY)  ## run the notebooks in place
-	OMP_NUM_THREADS=1 $(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+	OMP_NUM_THREADS=1 HF_HUB_DISABLE_PROGRESS_BARS=1 PYTHONWARNINGS=ignore $(BIN)/jupyter-execute --inplace notebooks/*.ipynb
 
 bench: $(READY)  ## speed beside other ways to do it, in one run
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'

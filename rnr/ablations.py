@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnr.row_runs import Run, run_all, write_whole
+from rnr.records import record, write_whole
+from rnr.row_runs import Run, run_all
 from rnr.stage_commands import weights_of
 from rnr.stages import published
 from rnr.stages.comparison import compared
@@ -52,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
     missing = "".join(f"- {folder}: no result: {reason}\n" for folder, reason in faults.items())
     text = f"## {title}\n\n{markdown(table)}\n{missing}\n## {paper_title}\n\n{markdown(paper)}"
     write_whole(text, args.output / "table3.md")
+    record(["ablations", *argv], {title: table}, None, []).write(args.output / "table3.json")
     return 1 if faults else 0
 
 

@@ -6,7 +6,6 @@ and the command exits with 1 at the end.
 """
 
 import argparse
-import csv
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,16 +15,17 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from rnr.command_line import Failures, add_drawing, add_photo_sources, add_weights, limited, progress
+from rnr.command_line import Failures, add_drawing, add_photo_sources, add_weights, photos_from, progress
 from rnr.data import presets
 from rnr.data.batch import DegradedBatch
 from rnr.data.draws import draws_of
-from rnr.data.layouts import photos_in
 from rnr.data.photos import Photo, PhotoError, open_photo
 from rnr.degradation import Degrader
 from rnr.diagnosis import KINDS, Diagnosis
 from rnr.diagnosis.edit import jitter
+from rnr.diagnosis.examination import Examination
 from rnr.diagnosis.text import NAMES
+from rnr.diagnosis.uncertainty import drawn
 from rnr.metrics.audit import CLEAN, best_of, over_photos, rank_correlations, versions
 from rnr.metrics.intervals import paired_interval
 from rnr.metrics.judge import look
@@ -33,7 +33,8 @@ from rnr.metrics.restoration import as_saved, psnr, ssim
 from rnr.models.interfaces import Reasoner, Restorer, TrainableRestorer
 from rnr.models.load import load_reasoner, load_restorer
 from rnr.models.reward import Reward
-from rnr.stages.evaluation import Rows, markdown, show
+from rnr.records import record, write_rows, write_whole
+from rnr.stages.evaluation import Rows, document, show
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CYCLE = Reward(cycle_weight=100.0)
@@ -128,13 +129,14 @@ def audit_reward(argv: Sequence[str]) -> int:
         parser.error(f"argument --group: must be at least 2, got {args.group}")
     try:
         degrader = presets.load(args.preset)
-        photos = limited([photo for found in photos_in(args.photos, args.split) for photo in found], args.limit)
+        photos = photos_from(args)
         reasoner, restorer = load_reasoner(args.reasoner), load_restorer(args.restorer)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # PhotoError too
         parser.exit(2, f"error: {error}\n")
-    if args.jitter is None and not isinstance(restorer, TrainableRestorer):
-        parser.error(f"{type(restorer).__name__} makes no candidates of its own: add --jitter")
-    setting = _Setting(degrader, args.draws, args.seed, args.group, args.jitter)
+    own = args.jitter is None and not args.sampled
+    if own and not isinstance(restorer, TrainableRestorer):
+        parser.error(f"{type(restorer).__name__} makes no candidates of its own: add --jitter or --sampled")
+    setting = _Setting(degrader, args.draws, args.seed, args.group, args.jitter, args.sampled)
     audit, failures = Audit(), Failures()
     models = reasoner.eval().to(DEVICE), restorer.eval().to(DEVICE)
     other = _last_that_opens(photos)
@@ -145,7 +147,7 @@ def audit_reward(argv: Sequence[str]) -> int:
     if not audit.names:
         parser.exit(1, "error: none of the photos could be used\n")
     looks = f"{len(set(audit.names))} photos" + ("" if args.draws == 1 else f", degraded {args.draws} times each")
-    spread = "the restorer's rollout" if args.jitter is None else f"diagnoses jittered by {args.jitter:g}"
+    spread = "the restorer's rollout" if own else setting.spread
     titles = {
         f"How the reward ranks photos: {looks}, with 95 % intervals": audit.version_rows(),
         f"Within groups of {args.group} candidates ({spread}): {looks}": audit.correlation_rows(),
@@ -156,6 +158,8 @@ def audit_reward(argv: Sequence[str]) -> int:
     if args.output is not None:
         try:
             _write(audit, titles, args.output)
+            weights = [args.reasoner, args.restorer]
+            record(["audit-reward", *argv], titles, args.seed, weights).write(args.output / "audit.json")
         except OSError as error:
             parser.exit(1, f"error: {error}\n")
     return 1 if failures.count else 0
@@ -168,6 +172,11 @@ class _Setting:
     seed: int
     group: int
     jitter: float | None
+    sampled: bool
+
+    @property
+    def spread(self) -> str:
+        return "diagnoses as likely as the reasoner thinks" if self.sampled else f"diagnoses jittered by {self.jitter:g}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -182,13 +191,18 @@ def _parser() -> argparse.ArgumentParser:
     add_weights(parser, "reasoner", "restorer")
     add_drawing(parser)
     parser.add_argument("--group", type=int, default=8, metavar="N", help="candidates a photo (default 8)")
-    parser.add_argument(
+    spread = parser.add_mutually_exclusive_group()
+    spread.add_argument(
         "--jitter", type=float, metavar="S",
         help="spread the candidates by errors of S in the diagnosis instead of by the restorer's own rollout",
     )  # fmt: skip
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FOLDER", help="write audit.md, versions.csv and candidates.csv there"
+    spread.add_argument(
+        "--sampled", action="store_true", help="spread them by diagnoses drawn as the reasoner's own certainty has it"
     )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FOLDER",
+        help="write audit.md, audit.json, versions.csv and candidates.csv there",
+    )  # fmt: skip
     return parser
 
 
@@ -199,10 +213,11 @@ def _add(
     """All that is asked of one photo, and the photo itself, (1, 3, H, W). Nothing is added where something of it fails.
     other: another scene's."""
     batch = draws_of(photo, setting.degrader, setting.draws, setting.seed, DEVICE)
-    given = [each if isinstance(each, Diagnosis) else None for each in reasoner.diagnose(batch.degraded)]
+    examined = [each if isinstance(each, Examination) else None for each in reasoner.examine(batch.degraded)]
+    given = [each and each.diagnosis for each in examined]
     before = reasoner.severities(batch.degraded)
     # A draw at a time: at full size a group is a large batch already.
-    groups = [_candidates(restorer, batch, given, i, setting) for i in range(setting.draws)]
+    groups = [_candidates(restorer, batch, examined[i], i, setting) for i in range(setting.draws)]
     candidates = as_saved(torch.cat(groups))
     other = (batch.clean[:1].flip(-2) if other is None else other).expand(setting.draws, -1, -1, -1)
     asked = versions(batch.clean, batch.degraded, candidates[:, 0], other)
@@ -233,14 +248,18 @@ def _last_that_opens(photos: Sequence[Photo]) -> Tensor | None:
 
 
 def _candidates(
-    restorer: Restorer, batch: DegradedBatch, given: list[Diagnosis | None], index: int, setting: _Setting
+    restorer: Restorer, batch: DegradedBatch, examined: Examination | None, index: int, setting: _Setting
 ) -> Tensor:
     """(1, N, 3, H, W) of the draw ``index``."""
-    image, diagnosis, seed = batch.degraded[index : index + 1], given[index], batch.seed[index]
-    if setting.jitter is None:
+    image, seed = batch.degraded[index : index + 1], batch.seed[index]
+    diagnosis = examined and examined.diagnosis
+    if not setting.sampled and setting.jitter is None:
         return restorer.rollout(image, [diagnosis], [seed], setting.group)
     generator = torch.Generator().manual_seed(seed)
-    varied = [diagnosis and jitter(diagnosis, setting.jitter, generator) for _ in range(setting.group - 1)]
+    varied = [
+        examined and (drawn(examined, generator) if setting.sampled else jitter(diagnosis, setting.jitter, generator))
+        for _ in range(setting.group - 1)
+    ]
     images = image.expand(setting.group, -1, -1, -1)
     return restorer.restore(images, [diagnosis, *varied], [seed] * setting.group)[None]
 
@@ -262,9 +281,8 @@ def _scores(
 
 
 def _write(audit: Audit, titles: dict[str, Rows], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    _whole(folder / "audit.md", "\n".join(f"## {title}\n\n{markdown(rows)}" for title, rows in titles.items()))
-    _table(folder / "versions.csv", audit.versions)
+    write_whole(document(titles), folder / "audit.md")
+    write_rows(audit.versions, folder / "versions.csv")
     columns = {key: audit.of(key) for key in audit.candidates}
     draws: dict[str, int] = {}
     rows: Rows = []
@@ -274,22 +292,7 @@ def _write(audit: Audit, titles: dict[str, Rows], folder: Path) -> None:
             {"photo": name, "draw": draw, "candidate": k, **{key: c[group, k].item() for key, c in columns.items()}}
             for k in range(columns["reward"].shape[1])
         ]
-    _table(folder / "candidates.csv", rows)
-
-
-def _table(file: Path, rows: Rows) -> None:
-    partial = file.with_name(f"{file.name}.part")
-    with partial.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.DictWriter(opened, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    partial.replace(file)
-
-
-def _whole(file: Path, text: str) -> None:
-    partial = file.with_name(f"{file.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
+    write_rows(rows, folder / "candidates.csv")
 
 
 def _column(rows: Rows, key: str) -> Tensor:

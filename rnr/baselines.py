@@ -9,10 +9,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnr.row_runs import Run, run_all, write_whole
+from rnr.records import record, write_whole
+from rnr.row_runs import Run, run_all
 from rnr.stages import published
 from rnr.stages.comparison import compared
-from rnr.stages.evaluation import markdown, show
+from rnr.stages.evaluation import Rows, markdown, show
 
 FOLDER = Path("runs/baselines")
 """Where the configurations look for what was trained, and leave what they find."""
@@ -45,7 +46,9 @@ def main(argv: Sequence[str]) -> int:
     if REFERENCE not in files:
         print(f"error: there is no table without the row {REFERENCE}: {faults[REFERENCE]}", file=sys.stderr)
         return 1
-    _report(files, faults, args.steps if training else None)
+    title, rows = _report(files, faults, args.steps if training else None)
+    weights = [name for run in tests if run.folder.name in files for name in run.weights]
+    record(["baselines", *argv], {title: rows}, None, weights).write(TABLE.with_suffix(".json"))
     return 1 if args.rows and faults else 0
 
 
@@ -72,7 +75,8 @@ def _training(configs: Path, rows: dict[str, Path], options: Sequence[str]) -> l
     ]
 
 
-def _report(files: dict[str, list[Path]], faults: dict[str, str], steps: int | None) -> None:
+def _report(files: dict[str, list[Path]], faults: dict[str, str], steps: int | None) -> tuple[str, Rows]:
+    """Prints and writes the tables; returns the title and the rows of what was measured."""
     rows = compared(files, REFERENCE)
     title = f"Table 2, measured; differences to {REFERENCE} with 95 % intervals over photos"
     trained = "" if steps is None else f"\nNetworks of one task were trained for {steps} steps.\n"
@@ -83,3 +87,4 @@ def _report(files: dict[str, list[Path]], faults: dict[str, str], steps: int | N
     show(paper_title, paper)
     write_whole(f"## {title}\n\n{markdown(rows)}{trained}\n{missing}\n## {paper_title}\n\n{markdown(paper)}", TABLE)
     print(TABLE)
+    return title, rows

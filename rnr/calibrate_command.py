@@ -10,14 +10,11 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
 from safetensors import SafetensorError
 
-from rnr.command_line import Failures, add_drawing, add_photo_sources, add_weights, limited, progress
+from rnr.command_line import Failures, add_drawing, add_photo_sources, add_weights, photos_from, progress
 from rnr.data import presets
 from rnr.data.draws import draws_of
-from rnr.data.layouts import photos_in
 from rnr.data.photos import Photo, PhotoError
 from rnr.degradation import Degrader
 from rnr.diagnosis import FIELDS, KINDS, Diagnosis, ParseFailure
@@ -27,9 +24,12 @@ from rnr.models.calibration import Look, Told, chances, crossed, fit, told
 from rnr.models.estimates import Reading, Temperatures
 from rnr.models.form import Form
 from rnr.models.qwen3vl import Qwen3VLReasoner
+from rnr.records import record
+from rnr.stages.evaluation import Rows, show
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 FITTED = FIELDS[:3]  # a scene has no numbers
+FITTED_ON_ALL = "Temperatures, fitted on all photos (before → after)"
 
 
 def calibrate(argv: Sequence[str]) -> int:
@@ -46,7 +46,7 @@ def calibrate(argv: Sequence[str]) -> int:
     add_drawing(parser)
     parser.add_argument(
         "--figure", type=Path, default=Path("reliability.png"), metavar="FILE",
-        help="picture of the figures (default reliability.png)",
+        help="picture of the figures (default reliability.png); the tables go beside it, as JSON",
     )  # fmt: skip
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="write the calibrated reasoner, a new folder")
     args = parser.parse_args(argv)
@@ -54,18 +54,22 @@ def calibrate(argv: Sequence[str]) -> int:
         parser.error(f"argument -o/--output: {args.output} is there already; name a new folder")
     try:
         degrader = presets.load(args.preset)
-        photos = [photo for found in photos_in(args.photos, args.split) for photo in found]
+        photos = photos_from(args)
         reasoner = Qwen3VLReasoner(args.reasoner).eval().to(DEVICE)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # PhotoError too
         parser.exit(2, f"error: {error}\n")
-    looks, failed = _examine(reasoner, degrader, limited(photos, args.limit), args.draws, args.seed)
+    looks, failed = _examine(reasoner, degrader, photos, args.draws, args.seed)
     if not looks:
         parser.exit(1, "error: none of the photos could be examined\n")
     fitted = fit(looks, reasoner.form)
     before = [reasoner.temperatures] * len(looks)
     try:
-        _report(looks, before, crossed(looks, reasoner.form), reasoner.form, args.figure)
-        _show_temperatures(reasoner.temperatures, fitted)
+        tables = _report(looks, before, crossed(looks, reasoner.form), reasoner.form, args.figure)
+        tables[FITTED_ON_ALL] = _temperature_rows(reasoner.temperatures, fitted)
+        for title, rows in tables.items():
+            show(title, rows)
+        print(f"figure: {args.figure}")
+        record(["calibrate", *argv], tables, args.seed, [args.reasoner]).write(args.figure.with_suffix(".json"))
         if args.output is not None:
             reasoner.temperatures = fitted
             _save(reasoner, args.output)
@@ -100,47 +104,54 @@ def _degraded(
 
 def _report(
     looks: Sequence[Look], before: Sequence[Temperatures], after: Sequence[Temperatures], form: Form, file: Path
-) -> None:
-    """Prints the tables, and draws the picture ``file``."""
+) -> dict[str, Rows]:
+    """Draws the picture ``file``, and returns the tables of what it shows."""
     both = (before, after)
-    table = _table(f"Presence, {len(looks)} photos degraded", "Brier", "of the base rate", "ECE", "by chance")
+    presence: Rows = []
     for kind in KINDS:
         old, new = (presence_figures(*chances(looks, at, kind)) for at in both)
-        table.add_row(
-            NAMES[kind], f"{old.brier:.3f} → {new.brier:.3f}", f"{old.brier_of_base_rate:.3f}",
-            f"{old.ece:.3f} → {new.ece:.3f}", f"{old.ece_by_chance:.3f} → {new.ece_by_chance:.3f}",
-        )  # fmt: skip
-    Console(width=120).print(table)
+        presence.append(
+            {
+                "": NAMES[kind],
+                "Brier": f"{old.brier:.3f} → {new.brier:.3f}",
+                "of the base rate": f"{old.brier_of_base_rate:.3f}",
+                "ECE": f"{old.ece:.3f} → {new.ece:.3f}",
+                "by chance": f"{old.ece_by_chance:.3f} → {new.ece_by_chance:.3f}",
+            }
+        )
     old, new = (told(looks, at, form) for at in both)
-    shares = [f"{level:.0%} covers" for level in LEVELS]
     widest = LEVELS[-1]
-    table = _table("Intervals of what is there and found", "n", *shares, f"width of {widest:.0%}", "of the rival", "unit")
+    intervals: Rows = []
     for (kind, key), one in old.items():
         other = new[kind, key]
+        covered = ((level, one.figures(level).covered, other.figures(level).covered) for level in LEVELS)
         narrow, wide = one.figures(widest), other.figures(widest)
-        table.add_row(
-            f"{kind} {key.replace('_', ' ')}", str(len(one.truth)),
-            *(f"{one.figures(level).covered:.0%} → {other.figures(level).covered:.0%}" for level in LEVELS),
-            f"{narrow.width:.3g} → {wide.width:.3g}", f"{wide.width_of_rival:.3g}", one.spec.unit,
-        )  # fmt: skip
-    Console(width=120).print(table)
+        intervals.append(
+            {
+                "": f"{kind} {key.replace('_', ' ')}",
+                "n": len(one.truth),
+                **{f"{level:.0%} covers": f"{first:.0%} → {second:.0%}" for level, first, second in covered},
+                f"width of {widest:.0%}": f"{narrow.width:.3g} → {wide.width:.3g}",
+                "of the rival": f"{wide.width_of_rival:.3g}",
+                "unit": one.spec.unit,
+            }
+        )
     _draw(looks, both, (old, new), file)
+    return {
+        f"Presence, {len(looks)} photos degraded (before → after)": presence,
+        "Intervals of what is there and found (before → after)": intervals,
+    }
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=f"{title} (before → after)", title_justify="left", min_width=60)
-    table.add_column("", no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
-
-
-def _show_temperatures(before: Temperatures, after: Temperatures) -> None:
-    table = _table("Temperatures, fitted on all photos", "presence", "numbers")
-    for kind in KINDS:
-        pairs = ((before.presence, after.presence), (before.numbers, after.numbers))
-        table.add_row(NAMES[kind], *(f"{old[kind]:.2f} → {new[kind]:.2f}" for old, new in pairs))
-    Console(width=120).print(table)
+def _temperature_rows(before: Temperatures, after: Temperatures) -> Rows:
+    return [
+        {
+            "": NAMES[kind],
+            "presence": f"{before.presence[kind]:.2f} → {after.presence[kind]:.2f}",
+            "numbers": f"{before.numbers[kind]:.2f} → {after.numbers[kind]:.2f}",
+        }
+        for kind in KINDS
+    ]
 
 
 def _draw(
@@ -171,7 +182,6 @@ def _draw(
     partial = file.with_name(f"{file.stem}.part{file.suffix}")
     figure.savefig(partial, dpi=110)
     partial.replace(file)
-    print(f"figure: {file}")
 
 
 def _save(reasoner: Qwen3VLReasoner, folder: Path) -> None:

@@ -5,12 +5,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rnr.data import presets
-from rnr.data.photos import Photo, PhotoError, find_photos, photo_at
+from rnr.data.layouts import photos_in
+from rnr.data.photos import Photo, PhotoError, find_photos, held_out, photo_at
+
+Some = TypeVar("Some")
 
 
 def add_photo_sources(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
@@ -19,7 +23,17 @@ def add_photo_sources(parser: argparse.ArgumentParser, nargs: str = "+") -> None
         "photos", nargs=nargs, metavar="PHOTOS",
         help="a folder or file of clean photos, reside:FOLDER or ots:FOLDER (published sets as they unpack)",
     )  # fmt: skip
-    parser.add_argument("--split", choices=("train", "test"), default="train", help="of published sets (default train)")
+    parser.add_argument("--split", choices=("train", "test"), default="train", help="of published sets (default %(default)s)")
+
+
+def photos_from(args: argparse.Namespace) -> list[Photo]:
+    """What :func:`add_photo_sources` and :func:`add_drawing` ask for. Raises ``PhotoError``."""
+    if args.held_out is not None and not 0 < args.held_out <= 1:
+        raise PhotoError(f"--held-out must lie within (0, 1], got {args.held_out:g}")
+    found = photos_in(args.photos, args.split)
+    if args.held_out is not None:
+        found = [held_out(photos, args.held_out)[1] for photos in found]
+    return limited([photo for photos in found for photo in photos], args.limit)
 
 
 def add_weights(parser: argparse.ArgumentParser, *models: str) -> None:
@@ -37,18 +51,25 @@ def add_drawing(parser: argparse.ArgumentParser) -> None:
         "--preset", default="paper", metavar="NAME",
         help=f"priors to draw from: {', '.join(presets.names())}, or a YAML file (default paper)",
     )  # fmt: skip
-    parser.add_argument("--draws", type=_count, default=1, metavar="N", help="degradations of each photo (default 1)")
-    parser.add_argument("--limit", type=_count, metavar="N", help="at most so many photos, evenly spread (default all)")
+    parser.add_argument(
+        "--draws", type=at_least_one, default=1, metavar="N", help="degradations of each photo (default %(default)s)"
+    )
+    parser.add_argument("--limit", type=at_least_one, metavar="N", help="at most so many photos, evenly spread (default all)")
     parser.add_argument("--seed", type=int, default=0, help="of the degradations drawn (default 0)")
+    parser.add_argument(
+        "--held-out", type=float, metavar="SHARE",
+        help="only the last SHARE of each source: 0.05 are the photos that rnr fit holds out of its training folders",
+    )  # fmt: skip
 
 
-def limited(photos: Sequence[Photo], limit: int | None) -> list[Photo]:
+def limited(photos: Sequence[Some], limit: int | None) -> list[Some]:
     """At most ``limit`` of ``photos``, evenly spread."""
     count = len(photos) if limit is None else min(limit, len(photos))
     return [photos[i * len(photos) // count] for i in range(count)]
 
 
-def _count(text: str) -> int:
+def at_least_one(text: str) -> int:
+    """For argparse: a whole number from 1 on."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
     return int(text)

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnr.row_runs import Run, run_all, write_whole
+from rnr.records import record, write_whole
+from rnr.row_runs import Run, run_all
 from rnr.stage_commands import weights_of
 from rnr.stages.comparison import compared
 from rnr.stages.evaluation import markdown, show
@@ -84,4 +85,5 @@ def main(argv: Sequence[str]) -> int:
     missing = "".join(f"- {folder}: {reason}\n" for folder, reason in faults.items())
     text = "\n".join(f"## {heading}\n\n{markdown(rows)}" for heading, rows in tables.items())
     write_whole(f"{text}\n{missing}", args.output / "compare.md")
+    record(["grpo-compare", *argv], tables, None, tests[START][0].weights).write(args.output / "compare.json")
     return 1 if faults else 0

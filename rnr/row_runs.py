@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from rnr.command_line import progress
 from rnr.models.weights import locate
+from rnr.records import named_weights, values, write_whole
 from rnr.stage_commands import weights_of
 
 RNR = [sys.executable, "-c", "from rnr.cli import main; main()"]
@@ -64,23 +65,20 @@ class Run:
         (self.folder / STAMP).unlink(missing_ok=True)
         if self.command == "fit":  # those of another configuration would pass for this one's
             shutil.rmtree(weights_of(self.folder), ignore_errors=True)
-        with self.log.open("w", encoding="utf-8") as file:
-            status = subprocess.run(
-                [*RNR, *self.arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env={"HF_HUB_OFFLINE": "1", **os.environ},
-            ).returncode
-        if status:
-            return _reason(self.log)
+        if (fault := launched(self.arguments, self.log)) is not None:
+            return fault
         write_whole(json.dumps(self._fingerprint(), indent=2) + "\n", self.folder / STAMP)
         return None
 
     def _named(self, key: str) -> list[str | list[str]]:
         """All that configurations and options name as ``key``."""
-        found = [value for path in self.configs for value in _values(yaml.safe_load(path.read_text("utf-8")), key)]
+        found = [value for path in self.configs for value in values(yaml.safe_load(path.read_text("utf-8")), key)]
         return found + [word.split("=", 1)[1] for word in self.options if word.split("=")[0].endswith(f".{key}")]
+
+    @property
+    def weights(self) -> list[str]:
+        """The names of what is tested."""
+        return named_weights([{"checkpoint": value} for value in self._named("checkpoint")])
 
     def lacking(self) -> str | None:
         """What is named but not there: to find out here is seconds faster than in a process of its own."""
@@ -104,6 +102,20 @@ class Run:
         }
 
 
+def launched(arguments: Sequence[str], log: Path) -> str | None:
+    """Runs ``rnr`` with ``arguments`` in a process of its own, offline. None if all is well, else why it failed, in a line;
+    all it said is in ``log``."""
+    with log.open("w", encoding="utf-8") as file:
+        status = subprocess.run(
+            [*RNR, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={"HF_HUB_OFFLINE": "1", **os.environ},
+        ).returncode
+    return _reason(log) if status else None
+
+
 def run_all(runs: Sequence[Run]) -> dict[Path, str]:
     """Runs what is not done yet, one after the other, and says so; why each that failed did, by its folder."""
     faults: dict[Path, str] = {}
@@ -123,26 +135,6 @@ def run_all(runs: Sequence[Run]) -> dict[Path, str]:
                 tell(run, f"no result: {fault}")
             bar.advance(task)
     return faults
-
-
-def write_whole(text: str, path: Path) -> None:
-    """``text`` as the file ``path``, which is whole or not there."""
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
-def _values(node: Any, key: str) -> Iterator[Any]:
-    """What stands under ``key`` anywhere in a configuration, but for null."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            if name == key and value is not None:
-                yield value
-            else:
-                yield from _values(value, key)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _values(value, key)
 
 
 def _state(name: str) -> list[list[str | int]]:

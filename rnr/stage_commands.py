@@ -9,11 +9,13 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from rnr.data.datamodule import DegradationDataModule
 from rnr.data.photos import PhotoError
+from rnr.metrics.perceptual import Lpips
+from rnr.records import named_weights, record
 from rnr.stages.checkpoints import CheckpointError, locked, resumed_from
 from rnr.stages.stage import Stage
 
@@ -50,6 +52,13 @@ class StageCLI(LightningCLI):
             parser_kwargs={"parser_mode": "omegaconf", "exit_on_error": False},
         )
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--lpips", type=str | None, default=None,
+            help="also measure LPIPS: weights of its network, a safetensors file with torchvision's names or a hub name "
+            "that is in the cache, such as timm/vgg16.tv_in1k; needs torchvision",
+        )  # fmt: skip
+
     def fit(
         self, model: Stage, datamodule: DegradationDataModule, ckpt_path: str | None, weights_only: bool
     ) -> None:
@@ -74,8 +83,16 @@ class StageCLI(LightningCLI):
         """Builds the stage, the data module and the trainer; ``ConfigError`` for values that one of them refuses."""
         try:
             super().instantiate_classes()
-        except ValueError as error:
+            weights = self.config[self.subcommand].lpips
+            self.model.lpips = Lpips(weights) if weights else None
+        except (ValueError, ModuleNotFoundError) as error:
             raise ConfigError(_reason(str(error))) from error
+
+    def record(self, typed: Sequence[str]) -> None:
+        """Leaves what an evaluation found as ``test.json`` or ``validate.json`` in the run's folder. typed: the command."""
+        weights = named_weights(self.config[self.subcommand].model.as_dict())
+        told = record(typed, self.model.evaluation.tables(), self.datamodule.eval_seed, weights)
+        told.write(Path(self.trainer.default_root_dir) / f"{self.subcommand}.json")
 
 
 def run(args: Sequence[str]) -> Stage:
@@ -95,7 +112,10 @@ def run(args: Sequence[str]) -> Stage:
         options = [*defaults, "--trainer.use_distributed_sampler=false", *options]
     sys.argv[1:] = [command, *options]  # LightningCLI warns of arguments that are given in another way
     try:
-        return StageCLI().model
+        cli = StageCLI()
+        if command in ("validate", "test") and cli.trainer.is_global_zero and cli.model.evaluation.seen:
+            cli.record(args)
+        return cli.model
     except ArgumentError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

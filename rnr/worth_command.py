@@ -15,11 +15,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from rnr.command_line import Failures, add_drawing, add_photo_sources, add_weights, limited, progress
+from rnr.command_line import Failures, add_drawing, add_photo_sources, add_weights, photos_from, progress
 from rnr.data import presets
 from rnr.data.batch import DegradedBatch
 from rnr.data.draws import draws_of
-from rnr.data.layouts import photos_in
 from rnr.data.photos import Photo, PhotoError
 from rnr.degradation import Degrader
 from rnr.diagnosis import Diagnosis
@@ -27,7 +26,8 @@ from rnr.metrics.intervals import paired_interval
 from rnr.metrics.restoration import psnr, ssim
 from rnr.models.interfaces import Reasoner, Restorer
 from rnr.models.load import load_reasoner, load_restorer
-from rnr.stages.evaluation import Rows, markdown, show
+from rnr.records import record, write_whole
+from rnr.stages.evaluation import Rows, document, show
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 INPUT, NONE, ANOTHER, OWN, TRUE = "input", "no diagnosis", "another photo's", "the reasoner's own", "the true one"
@@ -82,11 +82,13 @@ def worth(argv: Sequence[str]) -> int:
     add_photo_sources(parser)
     add_weights(parser, "reasoner", "restorer")
     add_drawing(parser)
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the table there, as Markdown")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="also write the table there, as Markdown, and as JSON beside it"
+    )
     args = parser.parse_args(argv)
     try:
         degrader = presets.load(args.preset)
-        photos = limited([photo for found in photos_in(args.photos, args.split) for photo in found], args.limit)
+        photos = photos_from(args)
         reasoner, restorer = (
             load(name).eval().to(DEVICE)
             for load, name in ((load_reasoner, args.reasoner), (load_restorer, args.restorer))
@@ -104,9 +106,11 @@ def worth(argv: Sequence[str]) -> int:
     spent = ", ".join(f"{name} {_mean(each):.2f} s" for name, each in scores.seconds.items())
     print(f"on the clock, a photo: {spent}")
     if args.output is not None:
+        tables = {title: scores.rows()}
         try:
-            args.output.parent.mkdir(parents=True, exist_ok=True)
-            args.output.write_text(f"## {title}\n\n{markdown(scores.rows())}", encoding="utf-8")
+            write_whole(document(tables), args.output)
+            weights = [args.reasoner, args.restorer]
+            record(["worth", *argv], tables, args.seed, weights).write(args.output.with_suffix(".json"))
         except OSError as error:
             parser.exit(1, f"error: {error}\n")
     return 1 if failures.count else 0

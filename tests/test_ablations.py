@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from rnr import ablations, row_runs
+from rnr.records import Record
+from rnr.stages.evaluation import markdown
 
 CONFIGS = Path(__file__).parent.parent / "lightning_configs"
 # In the place of rnr: keeps its command line, and finds each row some decibels below the full model.
@@ -42,6 +44,8 @@ def test_rows(said, capsys):
     assert rows[2:] == ["without_reasoner_sft", "without_parameters", "without_semantics", "without_rl", "full"]
     assert measured.startswith("Table 3 at 5 + 4 steps") and "| without_rl | 19.50 | -0.50 [-0.50, -0.50] |" in measured
     assert "- runs/ablations/without_score: no result: no weights in runs/ablations/without_score/grpo/weights" in measured
+    (table,) = Record.read(Path("runs/ablations/table3.json")).tables.values()
+    assert markdown(table) in measured
     assert "as the paper prints it" in printed and "| w/o RL | 18.9478 |" in printed
 
     commands = said.read_text().splitlines()

@@ -12,6 +12,8 @@ from rnr.audit_command import audit_reward
 from rnr.diagnosis import KINDS, Diagnosis
 from rnr.diagnosis.examination import Examination
 from rnr.models.interfaces import Reasoner, TrainableRestorer
+from rnr.records import Record
+from rnr.stages.evaluation import markdown
 
 STEPS = (0.1, 0.4, -0.05, 0.2)  # how far each candidate lies from the photo
 
@@ -71,7 +73,9 @@ def audited(monkeypatch, photos, tmp_path, likes, *options):
     assert audit_reward([str(photos), "--group", "4", "-o", str(tmp_path / "out"), *options]) == 0
     with (tmp_path / "out" / "candidates.csv").open(newline="") as file:
         candidates = list(csv.DictReader(file))
-    return (tmp_path / "out" / "audit.md").read_text(), candidates
+    text = (tmp_path / "out" / "audit.md").read_text()
+    assert all(markdown(rows) in text for rows in Record.read(tmp_path / "out" / "audit.json").tables.values())
+    return text, candidates
 
 
 def test_a_reward_that_is_right_is_told_so(monkeypatch, photos, tmp_path, capsys):

@@ -9,6 +9,8 @@ import yaml
 from skimage import data, io
 
 from rnr import baselines, row_runs
+from rnr.records import Record
+from rnr.stages.evaluation import markdown
 
 CONFIGS = Path(__file__).parent.parent / "lightning_configs"
 # In the place of rnr: an input of 10 dB, restored to 20 by rnr and to 15 by the others; `broken` cannot.
@@ -62,6 +64,8 @@ def test_all_rows_run_that_can_and_the_others_are_told(configs, fake, capsys):
     rows = [line.split(" | ")[0].strip("| ") for line in measured.splitlines() if line.startswith("| ")]
     assert rows[2:] == ["identity", "classic", "classic_blind", "three_d", "three_d_blind", "rnr"]
     assert "| classic | 15.00 | -5.00 [-5.00, -5.00] | 0.5000 | +0.0000 [+0.0000, +0.0000] |" in measured
+    (title, told), *_ = Record.read(Path("runs/baselines/table2.json")).tables.items()
+    assert markdown(told) in measured and title in measured
     assert "- broken: no result: no luck" in measured
     assert "- foundir: no result: checkouts/FoundIR: no such folder" in measured
     assert "- stable_diffusion3: no result: no weights in runs/baselines/scale/stable_diffusion3/weights" in measured

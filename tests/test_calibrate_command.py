@@ -13,6 +13,7 @@ from rnr.diagnosis.text import NAMES
 from rnr.models.qwen3vl import Qwen3VLReasoner
 from rnr.models.small_reasoner import SmallReasoner
 from rnr.models.views import Views
+from rnr.records import Record
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,9 @@ def test_a_boaster_is_cooled_and_his_answers_stay(boaster, photos, tmp_path, cap
     for said in ("Brier", "of the base rate", "ECE", "90% covers", "of the rival", *NAMES.values()):
         assert said in printed.out
     assert Image.open(figure).width > 500
+    presence, _, fitted = Record.read(figure.with_suffix(".json")).tables.values()
+    assert [row[""] for row in presence] == list(NAMES.values())
+    assert fitted[0]["presence"].startswith("1.00 → ")
     assert [path.name for path in output.parent.iterdir()] == ["calibrated"]
     found = temperatures(output)
     assert temperatures(boaster) == {name: dict.fromkeys(KINDS, 1.0) for name in ("presence", "numbers")}

@@ -6,6 +6,8 @@ import pytest
 
 from rnr import row_runs
 from rnr.grpo_compare import METHODS, main
+from rnr.records import Record
+from rnr.stages.evaluation import markdown
 
 # In the place of rnr: keeps its command line; awr is better than the rest, and algorithm1 diverges after its best.
 FAKE = """
@@ -47,6 +49,8 @@ def test_every_row_is_trained_and_tested_once_and_a_diverged_one_too(said, tmp_p
     trained = [line for line in tests if "restorer.init_args.checkpoint=out/awr_1/fit/weights" in line]
     assert len(trained) == 1 and "--trainer.default_root_dir=out/awr_1" in trained[0]
     table = (tmp_path / "out" / "compare.md").read_text()
+    told = Record.read(tmp_path / "out" / "compare.json")
+    assert told.command == ["rnr", "grpo-compare", *argv] and all(markdown(rows) in table for rows in told.tables.values())
     to_start, to_control = (part.splitlines() for part in table.split("## ")[1:])
     row = next(line for line in to_control if line.startswith("| awr"))
     for figure in ("17.00", "+2.00 [+2.00, +2.00]", "60.0", "+10.0 [+10.0, +10.0]", "17.00 to 17.00"):

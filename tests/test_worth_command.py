@@ -8,6 +8,7 @@ from PIL import Image
 from rnr import worth_command
 from rnr.diagnosis import Diagnosis, Fog
 from rnr.models.interfaces import Reasoner, Restorer
+from rnr.records import Record
 from rnr.worth_command import ANOTHER, INPUT, NONE, OWN, TRUE, worth
 
 
@@ -77,6 +78,8 @@ def test_each_way_gets_its_diagnosis(photos, teller, tmp_path, capsys):
     assert len(rows) == 2 + 5
     assert len({row.split("|")[2] for row in rows[2:]}) == 1, "untouched, all ways have the input's PSNR"
     assert "| 0.0% |" in rows[-1]
+    (table,) = Record.read(file.with_suffix(".json")).tables.values()
+    assert [f"| {' | '.join(row.values())} |" for row in table] == rows[2:]
 
 
 def test_a_clean_photo_counts_as_100_db(photos, teller, capsys):
@@ -86,9 +89,22 @@ def test_a_clean_photo_counts_as_100_db(photos, teller, capsys):
     assert teller.told[0][0].equal(stored[None] / 255)
 
 
+def test_only_what_a_training_holds_out(photos, teller, capsys):
+    assert worth([str(photos), "--held-out", "0.4", "--preset", "clean"]) == 0
+    assert "1 photos" in capsys.readouterr().out
+    seen, _ = teller.told[0]
+    stored = [torch.from_numpy(np.array(Image.open(photos / f"{i}.png"))).permute(2, 0, 1)[None] / 255 for i in range(3)]
+    apart = [(seen - each).abs().mean().item() for each in stored]
+    assert len(teller.told) == 4 and apart.index(min(apart)) == 2
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
-    [(["--draws", "0"], "at least 1, got 0"), (["--preset", "mist"], "'mist' is neither a file nor a preset")],
+    [
+        (["--held-out", "1.5"], "--held-out must lie within (0, 1], got 1.5"),
+        (["--draws", "0"], "at least 1, got 0"),
+        (["--preset", "mist"], "'mist' is neither a file nor a preset"),
+    ],
 )
 def test_a_wrong_command_line_is_told(photos, teller, argv, said, capsys):
     with pytest.raises(SystemExit) as stop:

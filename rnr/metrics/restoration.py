@@ -27,7 +27,7 @@ def as_saved(images: Tensor) -> Tensor:
 
 def psnr(restored: Tensor, clean: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, (B,), at most :data:`MAX_PSNR`. restored, clean: (B, 3, H, W) in [0, 1]."""
-    _check(restored, clean)
+    check(restored, clean)
     ratios = peak_signal_noise_ratio(
         as_saved(restored), as_saved(clean), data_range=1.0, reduction="none", dim=(1, 2, 3)
     )
@@ -40,7 +40,7 @@ def ssim(restored: Tensor, clean: Tensor) -> Tensor:
     torchmetrics reflects the image at its borders and averages over all of it; the border is cut off here before the
     mean: on a photo of 61 x 83 pixels that moves it by up to 0.014. float32 is within 1e-4 of scikit-image's float64.
     """
-    _check(restored, clean)
+    check(restored, clean)
     if min(clean.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(f"SSIM needs images of at least 11 x 11 pixels, got {clean.shape[-2]} x {clean.shape[-1]}")
     _, similarity = structural_similarity_index_measure(
@@ -50,7 +50,8 @@ def ssim(restored: Tensor, clean: Tensor) -> Tensor:
     return similarity[..., border:-border, border:-border].mean(dim=(1, 2, 3))
 
 
-def _check(restored: Tensor, clean: Tensor) -> None:
+def check(restored: Tensor, clean: Tensor) -> None:
+    """``ValueError`` unless both are (B, 3, H, W) floats of one shape."""
     if restored.shape != clean.shape or clean.ndim != 4 or clean.shape[1] != 3:
         raise ValueError(
             f"restored and clean must both be (B, 3, H, W), got {tuple(restored.shape)} and {tuple(clean.shape)}"

@@ -1,9 +1,11 @@
 """Callbacks that all stages use. Both keep to the run's folder, ``trainer.default_root_dir``."""
 
 import signal
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -12,12 +14,16 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from rnr.stages.checkpoints import CHECKPOINTS, LAST, PREVIOUS, StraightToDisk, commit, remove, seal
+from rnr.stages.checkpoints import CHECKPOINTS, LAST, PREVIOUS, CheckpointError, StraightToDisk, commit, remove, seal
 from rnr.stages.sharding import savable
 from rnr.stages.stage import Stage
 
 REQUEUE = 75
 """Exit status of a run that was told to stop and can go on: EX_TEMPFAIL of sysexits.h."""
+
+
+GRACE = 10.0
+"""Seconds that processes have to end by themselves once the one that started them has failed."""
 
 
 class Stopped(SystemExit):
@@ -50,6 +56,12 @@ class KeepCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._written_at, self._step, self._told_by = time.monotonic(), trainer.global_step, None
+        first = trainer.strategy.broadcast(trainer.global_step)
+        if not trainer.strategy.reduce_boolean_decision(first == trainer.global_step, all=True):
+            raise CheckpointError(
+                f"process {trainer.global_rank} goes on from step {trainer.global_step}, the first one from step {first}: "
+                f"all have to see one {trainer.default_root_dir}"
+            )
         # Lightning's own handlers save in the middle of a step, or talk to other processes from within one.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
@@ -80,11 +92,14 @@ class KeepCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._give_back_signals()
-        if not isinstance(exception, Stopped) and (_folder(trainer) / LAST).exists():
+        if isinstance(exception, Stopped):
+            return
+        if (_folder(trainer) / LAST).exists():
             # Each process says so: the others may be gone.
             who = f"process {trainer.global_rank} of {trainer.world_size}"
             print(f"{who} ends at step {trainer.global_step} by {type(exception).__name__}; "
                   f"--ckpt_path last goes on from {_folder(trainer)}", file=sys.stderr)  # fmt: skip
+        _end(getattr(trainer.strategy.launcher, "procs", []))
 
     def _save(self, trainer: Trainer) -> None:
         """On every process, since a sharded state is written by all."""
@@ -139,6 +154,16 @@ class SaveWeights(Checkpoint):
                 commit(fresh, final, old)
                 remove(old)
         trainer.strategy.barrier("weights")
+
+
+def _end(processes: Iterable[subprocess.Popen]) -> None:
+    """Those that this process started: by NCCL they would wait for it half an hour."""
+    until = time.monotonic() + GRACE
+    for process in processes:
+        try:
+            process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _folder(trainer: Trainer) -> Path:

@@ -68,18 +68,23 @@ def usable(path: Path) -> Path:
 
 
 def fault_of(path: Path) -> str | None:
-    """What is wrong with a checkpoint; None if it is whole. Of a file every byte is read, of a folder's files the sizes."""
+    """What is wrong with a checkpoint; None if it is whole. Every byte is read, but of FSDP2's parts, whose sizes count."""
     if path.is_dir():
         try:
             sizes = json.loads((path / CONTENTS).read_text(encoding="utf-8"))
             torn = [name for name, size in sizes.items() if (path / name).stat().st_size != size]
         except (OSError, ValueError, AttributeError):
             return "a torn checkpoint (not all of its files are there)"
-        return f"a torn checkpoint ({torn[0]} has another size than was written)" if torn else None
-    if not path.is_file():
-        return "no such checkpoint"
+        if torn:
+            return f"a torn checkpoint ({torn[0]} has another size than was written)"
+        faults = {name: _torn(path / name) for name in sizes if name.endswith(".pt")}  # DeepSpeed's
+        return next((f"{fault[:-1]} in {name})" for name, fault in faults.items() if fault), None)
+    return _torn(path) if path.is_file() else "no such checkpoint"
+
+
+def _torn(file: Path) -> str | None:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             torn = archive.testzip()  # torch itself compares no checksums
         return f"a torn checkpoint (the checksum of {torn} is wrong)" if torn else None
     # A torn archive can raise nearly anything: BadZipFile, EOFError, struct.error, NotImplementedError, zlib.error.

@@ -2,13 +2,13 @@
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rnr.metrics.intervals import paired_interval
 from rnr.stages.evaluation import Rows
 
-FIGURES = (("psnr", "PSNR (dB)", 2), ("ssim", "SSIM", 4), ("reward", "reward", 1))
+FIGURES = (("psnr", "PSNR (dB)", 2), ("ssim", "SSIM", 4), ("lpips", "LPIPS", 4), ("reward", "reward", 1))
 """Columns of a ``test.csv``; one that a run lacks is left out of the table."""
 
 SAME_INPUT = 0.02
@@ -29,18 +29,19 @@ def read(files: Sequence[Path]) -> Photos:
             raise ValueError(f"{path}: has no figures of restored photos")
         for row in found:
             draws.setdefault(row.pop("photo"), []).append({key: float(value) for key, value in row.items()})
-    return {name: {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]} for name, rows in draws.items()}
+    return {name: {key: _mean(row[key] for row in rows) for key in rows[0]} for name, rows in draws.items()}
 
 
 def compared(files: Mapping[str, Sequence[Path]], reference: str) -> Rows:
     """A row a run: means over photos, and the paired differences to ``reference`` with 95 % intervals. Of runs with
-    several seeds, a file each, also the range of their PSNR.
+    several seeds, a file each, also the range of their PSNR; of all that say it, seconds a photo, which are no paired figure.
 
     ``ValueError`` names the run whose photos or degradations are not those of ``reference``.
     """
     runs = {name: read(paths) for name, paths in files.items()}
     standard = runs[reference]
     shared = [each for each in FIGURES if all(each[0] in figures for photos in runs.values() for figures in photos.values())]
+    timed = all("seconds" in figures for photos in runs.values() for figures in photos.values())
     rows: Rows = []
     for name, photos in runs.items():
         _check_same(files[name][0], photos, standard)
@@ -51,6 +52,9 @@ def compared(files: Mapping[str, Sequence[Path]], reference: str) -> Rows:
             gap = paired_interval([photos[photo][key] - standard[photo][key] for photo in known])
             told = f"{gap.mean:+.{places}f} [{gap.low:+.{places}f}, {gap.high:+.{places}f}]"
             row[f"{title} to {reference}"] = told if known and name != reference else ""
+        if timed:
+            seconds = _mean(figures["seconds"] for figures in photos.values())
+            row["s a photo"] = "-" if math.isnan(seconds) else f"{seconds:.2f}"
         if max(map(len, files.values())) > 1:
             seeds = [_mean_psnr(read([path])) for path in files[name]]
             row["PSNR by seed"] = f"{min(seeds):.2f} to {max(seeds):.2f}"
@@ -59,7 +63,13 @@ def compared(files: Mapping[str, Sequence[Path]], reference: str) -> Rows:
 
 
 def _mean_psnr(photos: Photos) -> float:
-    return sum(figures["psnr"] for figures in photos.values()) / len(photos)
+    return _mean(figures["psnr"] for figures in photos.values())
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Of those that are known; NaN without any."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
 
 
 def _check_same(path: Path, photos: Photos, standard: Photos) -> None:

@@ -1,9 +1,8 @@
 """What ``rnr test`` measures, photo by photo, and the tables it prints and writes."""
 
-import csv
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,15 @@ from rnr.data.batch import DegradedBatch
 from rnr.diagnosis import Diagnosis, ParseFailure
 from rnr.metrics.diagnosis import DiagnosisFigures, encode, figures
 from rnr.metrics.intervals import paired_interval
+from rnr.metrics.perceptual import Lpips
 from rnr.metrics.restoration import SSIM_WINDOW, psnr, ssim
 from rnr.metrics.scenes import scene_figures
+from rnr.records import write_rows, write_whole
+from rnr.stages.cost import Cost
 
 Rows = list[dict[str, Any]]
+
+COST = "Cost of a photo, all that is done to it, without the first batch"
 
 
 @dataclass(frozen=True)
@@ -37,25 +41,36 @@ class Seen:
 
 @dataclass
 class Evaluation:
-    """Collects photos, and says what became of them. Photos too small for SSIM have NaN there and leave its means."""
+    """Collects photos, and says what became of them. Photos too small for SSIM have NaN there and leave its means.
+
+    lpips: measures that too, if given. where: what the restorer runs on, for people."""
 
     seen: list[Seen] = field(default_factory=list)
+    lpips: Lpips | None = None
+    where: str = ""
 
     def add(
         self,
         batch: DegradedBatch,
         predicted: Sequence[Diagnosis | ParseFailure] | None,
         restored: Tensor | None,
+        cost: Cost = Cost(),  # noqa: B008  (nothing writes to it)
     ) -> None:
-        """``predicted``: what the reasoner says of the batch, if asked. ``restored``: (B, 3, H, W), if restored."""
-        columns = {"input_psnr": psnr(batch.degraded, batch.clean), "input_ssim": _ssim(batch.degraded, batch.clean)}
+        """``predicted``: what the reasoner says of the batch, if asked. ``restored``: (B, 3, H, W), if restored. ``cost``: of
+        both."""
+        columns = {f"input_{name}": values for name, values in self._figures(batch.degraded, batch.clean).items()}
         if restored is not None:
-            columns |= {"psnr": psnr(restored, batch.clean), "ssim": _ssim(restored, batch.clean)}
+            columns |= self._figures(restored, batch.clean)
         lists = {name: values.tolist() for name, values in columns.items()}
+        lists |= {name: [value] * len(batch.names) for name, value in asdict(cost).items()}
         for i, name in enumerate(batch.names):
             row = {"photo": name, **{key: values[i] for key, values in lists.items()}}
             both = () if predicted is None else (_numbers(predicted[i]), _numbers(batch.truth[i]))
             self.seen.append(Seen(name, batch.seed[i], row, *both))
+
+    def _figures(self, images: Tensor, clean: Tensor) -> dict[str, Tensor]:
+        figures = {"psnr": psnr(images, clean), "ssim": _ssim(images, clean)}
+        return figures if self.lpips is None else figures | {"lpips": self.lpips(images, clean)}
 
     def gathered(self) -> "Evaluation":
         """That of all processes together, the same on each, every draw of a photo once, in an order of their own. All
@@ -65,7 +80,7 @@ class Evaluation:
             parts = [[]] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(parts, self.seen)
         once = {(each.photo, each.seed): each for part in parts for each in part}
-        return Evaluation([once[key] for key in sorted(once)])
+        return replace(self, seen=[once[key] for key in sorted(once)])
 
     @property
     def photos(self) -> Rows:
@@ -83,14 +98,31 @@ class Evaluation:
         return figures(*(torch.tensor(table, dtype=torch.float64) for table in tables)) if asked else None
 
     def restoration_rows(self) -> Rows:
-        """PSNR and SSIM of the input and of what was restored, and the paired difference with its 95 % interval."""
-        rows: Rows = [
-            {"": "input", "PSNR (dB)": f"{self.mean('input_psnr'):.2f}", "SSIM": f"{self.mean('input_ssim'):.4f}"}
-        ]
+        """Each figure of the input and of what was restored, and the paired difference with its 95 % interval."""
+        titles = {"psnr": ("PSNR (dB)", 2), "ssim": ("SSIM", 4)}
+        if self.lpips is not None:
+            titles["lpips"] = (self.lpips.name, 4)
+        rows: Rows = [{"": "input", **{title: f"{self.mean(f'input_{key}'):.{n}f}" for key, (title, n) in titles.items()}}]
         if "psnr" in self.photos[0]:
-            rows.append({"": "restored", "PSNR (dB)": f"{self.mean('psnr'):.2f}", "SSIM": f"{self.mean('ssim'):.4f}"})
-            rows.append({"": "gain", "PSNR (dB)": self._gain("psnr", 2), "SSIM": self._gain("ssim", 4)})
+            rows.append({"": "restored", **{title: f"{self.mean(key):.{n}f}" for key, (title, n) in titles.items()}})
+            rows.append({"": "gain", **{title: self._gain(key, n) for key, (title, n) in titles.items()}})
         return rows
+
+    def cost_rows(self) -> Rows:
+        """Seconds and memory, as :mod:`rnr.stages.cost` has them; none if no batch but the first was there."""
+        known = [row for row in self.photos if not math.isnan(row["seconds"])]
+        if not known:
+            return []
+        spent = [row["seconds"] for row in known]
+        return [
+            {
+                "": self.where,
+                "photos": len(known),
+                "s a photo": f"{sum(spent) / len(spent):.2f}",
+                "slowest": f"{max(spent):.2f}",
+                "peak memory (MiB)": _number(max(row["peak_mib"] for row in known), 0),
+            }
+        ]
 
     def _gain(self, key: str, places: int) -> str:
         """Over photos: several degradations of one photo are no independent evidence, and count by their mean."""
@@ -135,16 +167,16 @@ class Evaluation:
             }
         ]
 
-    def report(self, directory: Path) -> None:
-        """Prints the tables; writes ``test.md`` and, photo by photo, ``test.csv`` into ``directory``."""
+    def tables(self) -> dict[str, Rows]:
+        """All that there is to say, by title."""
         diagnosed = self.figures()
         photos = len({row["photo"] for row in self.photos})
         looks = "" if photos == len(self.photos) else f" degraded {len(self.photos) / photos:g} times each"
-        titles = {f"Restoration, {photos} photos{looks}, with 95 % intervals": self.restoration_rows()}
+        tables = {f"Restoration, {photos} photos{looks}, with 95 % intervals": self.restoration_rows()}
         if diagnosed is not None:
             title = f"Diagnosis, {diagnosed.photos} photos, {diagnosed.parse_rate:.0%} of answers parse"
-            titles[title] = self.diagnosis_rows()
-            titles["Parameters of what is there and found"] = [
+            tables[title] = self.diagnosis_rows()
+            tables["Parameters of what is there and found"] = [
                 {
                     "": f"{p.kind} {p.parameter}",
                     "photos": p.photos,
@@ -154,17 +186,17 @@ class Evaluation:
                 }
                 for p in diagnosed.parameters
             ]
-            if rows := self.scene_rows():
-                titles["Scenes: chrF to the reference, and words of degradation"] = rows
-        for title, rows in titles.items():
+        scenes = "Scenes: chrF to the reference, and words of degradation"
+        tables |= {scenes: self.scene_rows(), COST: self.cost_rows()}
+        return {title: rows for title, rows in tables.items() if rows}
+
+    def report(self, directory: Path) -> None:
+        """Prints the tables; writes ``test.md`` and, photo by photo, ``test.csv`` into ``directory``."""
+        tables = self.tables()
+        for title, rows in tables.items():
             show(title, rows)
-        directory.mkdir(parents=True, exist_ok=True)
-        text = "\n".join(f"## {title}\n\n{markdown(rows)}" for title, rows in titles.items())
-        (directory / "test.md").write_text(text, encoding="utf-8")
-        with (directory / "test.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.photos[0]))
-            writer.writeheader()
-            writer.writerows(self.photos)
+        write_whole(document(tables), directory / "test.md")
+        write_rows(self.photos, directory / "test.csv")
 
 
 def show(title: str, rows: Rows) -> None:
@@ -181,6 +213,11 @@ def markdown(rows: Rows) -> str:
     lines = ["| " + " | ".join(rows[0]) + " |", "| " + " | ".join("---" for _ in rows[0]) + " |"]
     lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def document(tables: Mapping[str, Rows]) -> str:
+    """Markdown, a section a table."""
+    return "\n".join(f"## {title}\n\n{markdown(rows)}" for title, rows in tables.items())
 
 
 def _number(value: float, places: int) -> str:

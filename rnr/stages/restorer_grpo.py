@@ -15,8 +15,9 @@ from rnr.models.reference import adapted_layers, without_adapters
 from rnr.models.reward import Reward, Rewards
 from rnr.stages.aims import Aim, Clean, Given
 from rnr.stages.conditioning import Conditioning
+from rnr.stages.frozen import Frozen
 from rnr.stages.optimizer import Schedule
-from rnr.stages.stage import Frozen, Stage
+from rnr.stages.stage import Stage
 
 WATCHED = ("reward", "haze", "sharpness", "noise")
 """What is measured of restored photos beside their fidelity: the reward, and a judge that nothing is trained on."""
@@ -37,6 +38,8 @@ class RestorerGRPO(Stage):
         floor: groups whose rewards have a standard deviation below this, in points of severity, are skipped.
         conditioning: only its ``fields`` count here; diagnoses are always the reasoner's own.
         schedule: of the optimiser.
+        deal_reasoner: share the frozen reasoner out over all processes, see :mod:`rnr.stages.frozen`: less memory, more
+            messages.
 
     Raises:
         ValueError: a group of fewer than two candidates, which has no advantage; a ``kl_weight`` below 0, or above 0 for a
@@ -55,6 +58,7 @@ class RestorerGRPO(Stage):
         floor: float = 0.5,
         conditioning: Conditioning = Conditioning(),  # noqa: B008  (frozen)
         schedule: Schedule = Schedule(learning_rate=1e-5),  # noqa: B008  (frozen)
+        deal_reasoner: bool = False,
     ) -> None:
         super().__init__(schedule)
         if group < 2:
@@ -64,7 +68,7 @@ class RestorerGRPO(Stage):
         if kl_weight and not adapted_layers(restorer):
             raise ValueError(f"kl_weight is {kl_weight:g}, but {type(restorer).__name__} has no adapter: give it a lora_rank")
         self.restorer = restorer
-        self.judge = Frozen(reasoner)
+        self.judge = Frozen(reasoner, deal_reasoner)
         self.loss, self.aim, self.reward = loss, aim, reward
         self.kl_weight, self.group, self.floor = kl_weight, group, floor
         self.conditioning = conditioning
@@ -75,11 +79,13 @@ class RestorerGRPO(Stage):
         return self.judge.on(self.device)
 
     def training_step(self, batch: DegradedBatch, batch_idx: int) -> Tensor:
-        answers = self.reasoner.diagnose(batch.degraded)
+        with self.judging():
+            answers = self.reasoner.diagnose(batch.degraded)
         before = severities(answers).to(self.device)
         given = self.conditioning.keep(answers)
         images, prediction = self.aim.draw(self.restorer, batch, given, self.group)
-        rewards = self.reward(self.reasoner, images, batch.degraded, given, before)
+        with self.judging():
+            rewards = self.reward(self.reasoner, images, batch.degraded, given, before)
         advantages = grpo.advantages(rewards.total, self.floor)
         energies = prediction.energies
         loss = self.loss(energies, advantages)
@@ -113,23 +119,19 @@ class RestorerGRPO(Stage):
                 self.log("train/reward_cycle", rewards.cycle[scored].mean(), batch_size=count)
 
     def validation_step(self, batch: DegradedBatch, batch_idx: int) -> None:
-        answers, restored = self._evaluate(batch)
+        answers, restored = self.evaluate(batch)
         if batch_idx == 0:
             self.show(batch, answers, restored)
             self._show_group(batch, answers)
-
-    def test_step(self, batch: DegradedBatch, batch_idx: int) -> None:
-        self._evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
         figures = {f"val/{name}": self.evaluation.mean(name) for name in WATCHED}
         self.log_dict({name: value for name, value in figures.items() if value == value}, sync_dist=True)
 
-    def _evaluate(self, batch: DegradedBatch) -> tuple[list[Diagnosis | ParseFailure], Tensor]:
+    def evaluate(self, batch: DegradedBatch) -> tuple[list[Diagnosis | ParseFailure], Tensor]:
         """As in every stage, and beside it what is :data:`WATCHED`."""
-        answers, restored = self.repair(batch.degraded, batch.seed, batch.truth)
-        self.evaluation.add(batch, answers, restored)
+        answers, restored = super().evaluate(batch)
         saved = as_saved(restored)
         reward = (severities(answers).to(saved) - self.reasoner.severities(saved)).sum(dim=1)
         seen = look(saved)

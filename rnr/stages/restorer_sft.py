@@ -10,8 +10,9 @@ from rnr.data.batch import DegradedBatch
 from rnr.diagnosis import Diagnosis, ParseFailure
 from rnr.models.interfaces import Reasoner, Restorer, TrainableRestorer
 from rnr.stages.conditioning import Conditioning
+from rnr.stages.frozen import Frozen
 from rnr.stages.optimizer import Schedule
-from rnr.stages.stage import Frozen, Stage
+from rnr.stages.stage import Stage
 
 
 class RestorerSFT(Stage):
@@ -23,6 +24,8 @@ class RestorerSFT(Stage):
         conditioning: which diagnoses training goes by.
         schedule: of the optimiser.
         seed: of what training draws (mix of diagnoses, noise of the flow).
+        deal_reasoner: share the frozen reasoner out over all processes, see :mod:`rnr.stages.frozen`: less memory, more
+            messages.
     """
 
     def __init__(
@@ -32,10 +35,11 @@ class RestorerSFT(Stage):
         conditioning: Conditioning = Conditioning(),  # noqa: B008  (frozen)
         schedule: Schedule = Schedule(),  # noqa: B008  (frozen)
         seed: int = 0,
+        deal_reasoner: bool = False,
     ) -> None:
         super().__init__(schedule)
         self.restorer = restorer
-        self.judge = None if reasoner is None else Frozen(reasoner)
+        self.judge = None if reasoner is None else Frozen(reasoner, deal_reasoner)
         self.conditioning = conditioning
         self.seed = seed
 
@@ -55,7 +59,8 @@ class RestorerSFT(Stage):
 
     def training_step(self, batch: DegradedBatch, batch_idx: int) -> Tensor:
         generator = self.generator()
-        given = self.conditioning.train(batch, self.reasoner, generator)
+        with self.judging():
+            given = self.conditioning.train(batch, self.reasoner, generator)
         loss = self.restorer.loss(batch.degraded, batch.clean, given, generator)
         return self.log_loss(loss, len(batch.truth))
 

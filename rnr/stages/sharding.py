@@ -13,12 +13,25 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 
+def units(model: nn.Module) -> dict[nn.Module, list[nn.Parameter]]:
+    """What is gathered together, and its parameters: the blocks that a model repeats, and each module outside of them that
+    has parameters of its own; in the order of the model. Tied parameters are with each of their owners."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    blocks = [block for each in lists for block in each if not isinstance(block, nn.ModuleList)]
+    inside = {module for block in blocks for module in block.modules() if module is not block}
+    found = {}
+    for module in model.modules():
+        own = list(module.parameters(recurse=module in blocks)) if module not in inside else []
+        if own:
+            found[module] = own
+    return found
+
+
 def shard(model: nn.Module, mesh: DeviceMesh, dtype: torch.dtype = torch.float32) -> None:
     """Deals out all parameters by FSDP2, to be run in ``dtype``.
 
-    In units that are gathered together: the blocks that a model repeats, and each module outside of them that has
-    parameters. Not the model as a whole: FSDP2 would gather what is outside the blocks when ``model.forward`` is called,
-    and the stages call methods of their models' parts instead. The price: no unit is fetched before its turn.
+    By :func:`units`, not the model as a whole: FSDP2 would gather what is outside the blocks when ``model.forward`` is
+    called, and the stages call methods of their models' parts instead. The price: no unit is fetched before its turn.
 
     What is trained is kept, and its gradient summed, in float32: an optimiser's small steps would be lost in bfloat16.
     Raises ``ValueError`` for tied parameters.
@@ -27,26 +40,16 @@ def shard(model: nn.Module, mesh: DeviceMesh, dtype: torch.dtype = torch.float32
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    blocks = [block for each in lists for block in each if not isinstance(block, nn.ModuleList)]
-    inside = {module for block in blocks for module in block.modules() if module is not block}
-    outermost = [block for block in blocks if block not in inside]
-    rest = [
-        module
-        for module in model.modules()
-        if module not in inside and module not in blocks and any(True for _ in module.parameters(recurse=False))
-    ]
     owners: dict[nn.Parameter, nn.Module] = {}
-    for module in rest:
-        for parameter in module.parameters(recurse=False):
-            if owners.setdefault(parameter, module) is not module:
+    for unit, parameters in units(model).items():
+        for parameter in parameters:
+            if owners.setdefault(parameter, unit) is not unit:
                 raise ValueError(
-                    f"{type(owners[parameter]).__name__} and {type(module).__name__} share a parameter of shape "
+                    f"{type(owners[parameter]).__name__} and {type(unit).__name__} share a parameter of shape "
                     f"{tuple(parameter.shape)} (tied word embeddings?), which FSDP2 cannot deal out; take DDP or ZeRO"
                 )
-    for unit in (*outermost, *rest):
-        if any(True for _ in unit.parameters()):
-            fully_shard(unit, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
+    for unit in units(model):
+        fully_shard(unit, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
 
 
 class FSDP2(ModelParallelStrategy):

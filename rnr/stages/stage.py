@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from rnr.data.batch import DegradedBatch, RealBatch
 from rnr.data.photos import inside, save_photo
 from rnr.diagnosis import Diagnosis, ParseFailure, files, render
+from rnr.metrics.perceptual import Lpips
 from rnr.models.buffers import ExactBuffers
 from rnr.stages.checkpoints import CheckpointError
+from rnr.stages.cost import Meter
 from rnr.stages.evaluation import Evaluation
+from rnr.stages.frozen import Frozen
 from rnr.stages.optimizer import Schedule
 from rnr.stages.sharding import whole
 
@@ -32,31 +35,27 @@ def trainable(model: nn.Module) -> str:
     for name, parameter in model.named_parameters():
         part = ".".join([word for word in name.split(".") if word not in ("model", "reasoner", "restorer")][:2])
         count = counts.setdefault(part, [0, 0])
-        count[0] += parameter.numel() * parameter.requires_grad
-        count[1] += parameter.numel()
+        size = getattr(parameter, "ds_numel", parameter.numel())  # of ZeRO-3, which keeps a share of it
+        count[0] += size * parameter.requires_grad
+        count[1] += size
     width = max(map(len, counts), default=0)
     return "\n".join(f"{part:<{width}} {some:>15,} of {all_:>15,} trained" for part, (some, all_) in counts.items())
-
-
-class Frozen:
-    """Holds a model that a stage uses and neither trains nor saves: it is no part of the stage's parameters."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model.requires_grad_(False).eval()
-
-    def on(self, device: torch.device) -> nn.Module:
-        return self.model.to(device)
 
 
 class Stage(ExactBuffers, LightningModule):
     """Base of the three stages. A subclass has a model to train and says how a batch is evaluated.
 
     Photos are evaluated by all processes, on weights that are :func:`whole` while it lasts, and counted together.
+
+    judge: a frozen reasoner, if the stage has one.
     """
+
+    judge: Frozen | None = None
 
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
         self.schedule = schedule
+        self.lpips: Lpips | None = None  # measured too, if given
         self.evaluation = Evaluation()
         self._evaluating = ExitStack()
         self.strict_loading = False  # on_load_checkpoint looks at what has to be there
@@ -111,27 +110,43 @@ class Stage(ExactBuffers, LightningModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=count)
         return loss
 
-    def on_validation_epoch_start(self) -> None:
-        self.evaluation = Evaluation()
+    def evaluate(self, batch: DegradedBatch) -> tuple[list[Diagnosis | ParseFailure] | None, Tensor | None]:
+        """Repairs a batch, and puts what became of it, and what that cost, into the evaluation."""
+        with self._meter.measuring(len(batch.names)) as cost:
+            answers, restored = self.repair(batch.degraded, batch.seed, batch.truth)
+        self.evaluation.add(batch, answers, restored, cost)
+        return answers, restored
+
+    def judging(self) -> AbstractContextManager[None]:
+        """In training, the frozen reasoner is asked within; all processes have to come here together."""
+        return nullcontext() if self.judge is None else self.judge.together(self.device)
+
+    def _all_weights(self) -> None:
         self._evaluating.enter_context(whole(self))
+        if self.judge is not None:
+            self._evaluating.enter_context(self.judge.whole(self.device))
+
+    def on_validation_epoch_start(self) -> None:
+        self._all_weights()
+        self._meter = Meter(self.device)
+        self.evaluation = Evaluation(lpips=self.lpips, where=self._meter.where)
 
     def on_test_epoch_start(self) -> None:
         self.on_validation_epoch_start()
 
     def on_predict_epoch_start(self) -> None:
-        self._evaluating.enter_context(whole(self))
+        self._all_weights()
 
     def on_predict_epoch_end(self) -> None:
         self._evaluating.close()
 
     def validation_step(self, batch: DegradedBatch, batch_idx: int) -> None:
-        answers, restored = self.repair(batch.degraded, batch.seed, batch.truth)
-        self.evaluation.add(batch, answers, restored)
+        answers, restored = self.evaluate(batch)
         if batch_idx == 0:
             self.show(batch, answers, restored)
 
     def test_step(self, batch: DegradedBatch, batch_idx: int) -> None:
-        self.evaluation.add(batch, *self.repair(batch.degraded, batch.seed, batch.truth))
+        self.evaluate(batch)
 
     def predict_step(self, batch: RealBatch, batch_idx: int) -> None:
         """Writes ``predictions/<name>.json`` and, restored, ``predictions/<name>.png`` for photos as they are."""

@@ -55,6 +55,25 @@ def test_photos_too_small_for_ssim_leave_its_mean_alone(write):
     assert (row["PSNR (dB)"], row["SSIM"]) == ("27.00", "0.8000")
 
 
+def test_seconds_are_told_where_all_runs_know_them_and_the_warm_up_does_not_count(tmp_path):
+    files = {}
+    for name, seconds in (("slow", ("nan", "3", "5")), ("cold", ("nan", "nan", "nan"))):
+        path = tmp_path / f"{name}.csv"
+        rows = [f"{photo},10,0.1,20,0.5,{each},nan" for photo, each in zip("aab", seconds, strict=True)]
+        path.write_text("\n".join(["photo,input_psnr,input_ssim,psnr,ssim,seconds,peak_mib", *rows]))
+        files[name] = [path]
+    assert [row["s a photo"] for row in compared(files, "slow")] == ["4.00", "-"]
+
+
+def test_lpips_is_compared_where_all_runs_have_it(tmp_path):
+    files = {}
+    for name, distance in (("ours", 0.2), ("other", 0.3)):
+        files[name] = [tmp_path / f"{name}.csv"]
+        rows = [f"{photo},10,0.1,0.5,20,0.5,{distance}" for photo in "ab"]
+        files[name][0].write_text("\n".join(["photo,input_psnr,input_ssim,input_lpips,psnr,ssim,lpips", *rows]))
+    assert compared(files, "ours")[1]["LPIPS to ours"] == "+0.1000 [+0.1000, +0.1000]"
+
+
 @pytest.mark.parametrize(
     ("photo", "said"),
     [(("b", 10, 0.1, 20, 0.5), "other photos"), (("a", 11, 0.1, 20, 0.5), "degraded otherwise.*11.00 dB there and 10.00")],
