@@ -89,6 +89,13 @@ class Stage:
             self.decoded * WEIGHT * self.replicated / BANDWIDTH
         )
 
+    def dealt(self, gpus: int) -> tuple[float, float, float]:
+        """Of a frozen reasoner that is dealt out (rnr/stages/frozen.py): bytes kept, bytes taken in a step, and the least
+        seconds that these add to it. Vocabulary and head are its largest layers."""
+        layer = WEIGHT * TEXT["vocab_size"] * TEXT["hidden_size"]
+        taken = self.decoded * WEIGHT * self.replicated * (gpus - 1) / gpus
+        return WEIGHT * self.replicated / gpus + layer, taken, taken / (IN_NODE if gpus <= 8 else BETWEEN_NODES)
+
 
 def config(name: str) -> dict[str, Any]:
     return yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
@@ -236,6 +243,15 @@ def main() -> None:
         "GB: weights of a process, main memory that 8 load into, a checkpoint without what is frozen, a GPU under DDP",
         ["stage", "weights", "8 processes", "checkpoint", "DDP"],
         rows,
+    )
+    print_table(
+        "Stage 3 with deal_reasoner: GB of the frozen reasoner on a GPU, GB it takes in a step, and seconds more at least",
+        ["GPUs", "GB kept", "GB taken in", "s"],
+        [
+            [str(gpus), *(f"{value:.1f}" for value in (kept / GIGA, taken / GIGA, seconds))]
+            for gpus in GPUS[1:]
+            for kept, taken, seconds in [all_[2].dealt(gpus)]
+        ],
     )
 
 

@@ -1,54 +1,16 @@
 """What can happen to a run: each ends in a message that says what to do, and loses nothing that was written before."""
 
 import json
-import random
 import shutil
 import signal
 import subprocess
 import time
 
 import pytest
-from faults import FilesUpTo, KilledAt, NotANumberAt, equal, no_network, step_of, weights
+from faults import FilesUpTo, NotANumberAt, equal, no_network, step_of, weights
 from runs import STEPS
 
 pytestmark = pytest.mark.slow
-KILLS = 50
-
-
-def test_kills_at_random_moments(runs, undisturbed, record_property):
-    """Each run is killed again and again, started by the same command, and ends as if it never had been."""
-    chance, kills, ends = random.Random(0), 0, 0
-    begin = time.monotonic()
-    assert runs.fit(runs.folder / "timed").code == 0
-    length = time.monotonic() - begin
-    while kills < KILLS:
-        root, reached = runs.folder / f"run{ends}", 0
-        while True:
-            run = runs.start(root, "--ckpt_path=last")
-            if kills < KILLS:
-                run.process.join(chance.uniform(0.2, 1.1) * length)
-                run.process.kill()
-            if (end := run.end()).code == 0:
-                break
-            assert end.code == -signal.SIGKILL, end.said
-            kills += 1
-            written = [step_of(path) for path in (root / "checkpoints").glob("*.ckpt")]
-            assert max(written, default=0) >= reached, "a checkpoint that was written is lost"
-            reached = max(written, default=0)
-        assert equal(weights(root), weights(undisturbed))
-        ends += 1
-        shutil.rmtree(root)
-    record_property("kills", kills)
-    print(f"{kills} kills survived by {ends} runs, whose weights equal the undisturbed run's to the bit")
-
-
-@pytest.mark.parametrize("fault", [KilledAt(name, n) for name in ("save", "fsync", "rename") for n in (1, 3, 4, 5, 6)])
-def test_kills_while_a_checkpoint_is_written(fault, runs, undisturbed):
-    root = runs.folder / "run"
-    assert runs.fit(root, before=fault).code == -signal.SIGKILL
-    again = runs.fit(root, "--ckpt_path=last")
-    assert again.code == 0, again.said
-    assert equal(weights(root), weights(undisturbed))
 
 
 @pytest.mark.parametrize("damage", ["cut", "emptied", "changed"])

@@ -4,28 +4,21 @@
 none may raise anything else, nor write anywhere but where it was told to.
 """
 
-import io
 import json
 import os
 import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from inputs import FULL, JSON, PHOTOS, TEXTS, check_json, check_photo, check_text
 
-from rnr.data.photos import FORMATS, PhotoError, inside, open_photo, photo_size
-from rnr.diagnosis import Diagnosis, Fog, Noise, ParseFailure, Rain, Shake, files, parse, render
+from rnr.data.photos import PhotoError, inside
+from rnr.diagnosis import files
 from rnr.photo_commands import _folder_name
 
 FUZZ = int(os.environ.get("FUZZ", "500"))
-FULL = Diagnosis(
-    Fog(55.9, (0.86, 0.91, 0.79), 0.43), Shake(20, 45, 7.5, 0.2), Rain(8, 0.002, -10, 20, 2, 0.5, (0.8, 0.8, 0.9)),
-    Noise(12.4, 0.12, 5), "A red bus before a brick building.",
-)  # fmt: skip
-TEXTS = [render(FULL), render(Diagnosis()), render(Diagnosis(fog=FULL.fog, scene="Überall 雨."))]
 fuzzed = settings(max_examples=FUZZ // 10, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
 
 
@@ -46,14 +39,6 @@ def mutated(example: bytes, chance: random.Random) -> bytes:
     return bytes(content)
 
 
-def check_text(text: str) -> None:
-    answer = parse(text)
-    if isinstance(answer, Diagnosis):
-        assert render(answer) == text.strip()
-    else:
-        assert isinstance(answer, ParseFailure) and answer.text == text and answer.reason
-
-
 def test_texts():
     chance = random.Random(0)
     for _ in range(FUZZ):
@@ -66,22 +51,10 @@ def test_any_text(text):
     check_text(text)
 
 
-def check_json(path: Path) -> None:
-    try:
-        diagnosis = files.load(path)
-    except ValueError as error:
-        assert str(error).startswith(f"{path}: ")
-        return
-    files.save(diagnosis, path)
-    assert files.load(path) == diagnosis
-    assert isinstance(parse(render(diagnosis)), Diagnosis)
-
-
 def test_json_files(tmp_path):
     chance, path = random.Random(1), tmp_path / "diagnosis.json"
-    example = json.dumps(files.to_dict(FULL)).encode()
     for _ in range(FUZZ):
-        path.write_bytes(mutated(example, chance))
+        path.write_bytes(mutated(JSON, chance))
         check_json(path)
     assert os.listdir(tmp_path) == [path.name]
 
@@ -107,28 +80,13 @@ def test_any_json(tmp_path_factory, changes, tree):
         check_json(path)
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", PHOTOS)
 def test_photos(form, tmp_path):
     chance, path = random.Random(form), tmp_path / "photo"
-    pixels = Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 10, 3), dtype=np.uint8))
-    examples = []
-    for image in (pixels, pixels.convert("L"), pixels.convert("P") if form in ("PNG", "BMP", "TIFF") else pixels):
-        file = io.BytesIO()
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        image.save(file, form, **({"exif": exif} if form in ("JPEG", "PNG", "TIFF", "WEBP") else {}))
-        examples.append(file.getvalue())
-    opened = 0
+    examples, opened = PHOTOS[form], 0
     for _ in range(FUZZ // 6):
         path.write_bytes(mutated(chance.choice(examples), chance))
-        try:
-            photo = open_photo(path, max_pixels=100_000)
-        except PhotoError as error:
-            assert str(path) in str(error)
-            continue
-        opened += 1
-        assert photo.dtype == np.uint8 and photo.ndim == 3 and photo.shape[2] == 3 and photo[..., 0].size <= 100_000
-        assert photo.shape[:2] == photo_size(path)
+        opened += check_photo(path)
     assert opened, "mutations that leave nothing to open"
     assert os.listdir(tmp_path) == ["photo"]
 

@@ -4,11 +4,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
-from together import PROCESSES, STRATEGIES, Task, together, train
+from together import PROCESSES, STRATEGIES, Task, together, train, trained
 
-pytestmark = pytest.mark.slow
+QUICK = ("restorer_sft", "DDP")
 STAGES = ("reasoner_sft", "restorer_sft", "grpo")
+RUNS = [
+    *(
+        pytest.param(stage, strategy, marks=pytest.mark.slow)
+        for stage in STAGES
+        for strategy in STRATEGIES
+        if (stage, strategy) != QUICK
+    ),
+    *(pytest.param("grpo edit", strategy, marks=pytest.mark.slow) for strategy in ("DDP", "FSDP2", "ZeRO-3")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +47,13 @@ def alone(tmp_path_factory, photos):
     return run
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("stage", "strategy"), [QUICK, *RUNS])
 def test_three_steps_agree(stage, strategy, alone, photos, tmp_path):
     folder, losses, figures = alone(stage)
     found = together(train, Task(stage, tmp_path, photos, strategy))
     mean = torch.tensor([each for each, _ in found]).mean(dim=0)
     torch.testing.assert_close(mean, losses, rtol=1e-4, atol=0)
-    weights, expected = (load_file(root / "weights/model.safetensors") for root in (tmp_path, folder))
+    weights, expected = (trained(root) for root in (tmp_path, folder))
     assert weights.keys() == expected.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
@@ -54,8 +61,7 @@ def test_three_steps_agree(stage, strategy, alone, photos, tmp_path):
         assert each == pytest.approx(figures, rel=1e-3, abs=1e-3, nan_ok=True)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("stage", "strategy"), [pytest.param(*QUICK, marks=pytest.mark.slow), *RUNS])
 def test_a_run_of_two_processes_goes_on(stage, strategy, photos, tmp_path):
     whole = Task(stage, tmp_path / "whole", photos, strategy, steps=4)
     undisturbed = together(train, whole)
@@ -64,6 +70,6 @@ def test_a_run_of_two_processes_goes_on(stage, strategy, photos, tmp_path):
     after = together(train, Task(stage, cut.folder, photos, strategy, steps=4, resume=True))
     for all_, first, last in zip(undisturbed, before, after, strict=True):
         assert first[0] + last[0] == pytest.approx(all_[0], rel=1e-6)
-    expected, weights = (load_file(root / "weights/model.safetensors") for root in (whole.folder, cut.folder))
+    expected, weights = (trained(root) for root in (whole.folder, cut.folder))
     for name, tensor in expected.items():
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")

@@ -1,9 +1,7 @@
 """Faults of one process of two: the other does not wait for it for ever, and the run goes on from where it was."""
 
-import multiprocessing
 import os
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +10,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from together import PROCESSES, Task, environment, free_port, together, train
+from together import PROCESSES, Task, ends, start, together, train, until
 
 from rnr.stages import RestorerSFT
 from rnr.stages.callbacks import REQUEUE
 
-pytestmark = pytest.mark.slow
 LONG = 100_000
 
 
@@ -29,45 +26,13 @@ def task(tmp_path) -> Task:
     return Task("restorer_sft", tmp_path / "run", photos, "DDP", steps=LONG)
 
 
-def start(task: Task, what=train) -> list[multiprocessing.Process]:
-    context, port = multiprocessing.get_context("forkserver"), free_port()
-    processes = [context.Process(target=_one, args=(rank, port, task, what)) for rank in range(PROCESSES)]
-    for process in processes:
-        process.start()
-    return processes
-
-
-def _one(rank: int, port: int, task: Task, what) -> None:
-    environment(rank, port)
-    for number in (1, 2):
-        os.dup2(os.open(task.folder.parent / f"log{rank}", os.O_CREAT | os.O_WRONLY | os.O_APPEND), number)
-    what(task)
-
-
-def until(there, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not there() and time.monotonic() < end:
-        time.sleep(0.05)
-    assert there()
-
-
-def ends(processes: list[multiprocessing.Process], seconds: float = 60) -> list[int]:
-    for process in processes:
-        process.join(seconds)
-    codes = [process.exitcode for process in processes]
-    for process in processes:
-        process.kill()
-    assert None not in codes, f"exit statuses {codes} after {seconds} s: a process waits for ever"
-    return codes
-
-
 def step_of(folder: Path) -> int:
     return torch.load(folder / "checkpoints/last.ckpt")["global_step"]
 
 
-@pytest.mark.parametrize("victim", range(PROCESSES))
+@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_process_that_dies(victim, task):
-    processes = start(task)
+    processes = start(train, task)
     until((task.folder / "checkpoints/previous.ckpt").exists)
     processes[victim].kill()
     codes = ends(processes)
@@ -80,9 +45,10 @@ def test_a_process_that_dies(victim, task):
     assert load_file(task.folder / "weights/model.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told", [(0,), (1,), (0, 1)])
 def test_processes_stop_together_whichever_of_them_is_told_to(told, task):
-    processes = start(task)
+    processes = start(train, task)
     until((task.folder / "checkpoints/last.ckpt").exists)
     for rank in told:
         os.kill(processes[rank].pid, signal.SIGTERM)
@@ -102,7 +68,22 @@ def no_number_on_the_second(task: Task) -> None:
     train(task)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_on_one_process_ends_both(task):
-    assert ends(start(task, no_number_on_the_second)) == [1, 1]
+    assert ends(start(no_number_on_the_second, task)) == [1, 1]
     said = [(task.folder.parent / f"log{rank}").read_text() for rank in range(PROCESSES)]
     assert "the loss is nan at step 0" in said[1] and "the loss is not finite on another process at step 0" in said[0]
+
+
+def train_apart(task: Task) -> None:
+    """Each process sees a folder of its own, of which the second one's is empty."""
+    rank = os.environ["RANK"]
+    train(replace(task, folder=task.folder / rank, resume=(task.folder / rank / "checkpoints").exists()))
+
+
+@pytest.mark.slow
+def test_processes_that_do_not_see_one_folder_say_so(task):
+    together(train, replace(task, folder=task.folder / "0", steps=2))
+    assert ends(start(train_apart, task)) == [1, 1]
+    said = [(task.folder.parent / f"log{rank}").read_text() for rank in range(PROCESSES)]
+    assert "process 1 goes on from step 0, the first one from step 2" in said[1] and "have to see one" in said[0]

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import socket
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +13,15 @@ from pathlib import Path
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
+from safetensors.torch import load_file
 from tiny_stages import tiny_data, tiny_restorer, tiny_stage, tiny_trainer
 
 from rnr.data import dataset
 from rnr.data.datamodule import DegradationDataModule
 from rnr.data.dataset import TrainBatches
 from rnr.diagnosis import Diagnosis, Fog, Noise
+from rnr.models.qwen_image_edit import QwenImageEditRestorer
+from rnr.models.small_restorer import SmallRestorer
 from rnr.stages import RestorerSFT
 from rnr.stages.callbacks import KeepCheckpoint, SaveWeights
 from rnr.stages.conditioning import Conditioning
@@ -48,9 +52,11 @@ class OffloadedOnCPU(ZeroOnCPU, OffloadedZeRO):
 
 
 def zero(stage: int, kind: type[ZeroOnCPU] = ZeroOnCPU, offload: bool = False) -> Strategy:
-    return kind(stage=stage, offload_optimizer=offload, zero_allow_untested_optimizer=True, logging_batch_size_per_gpu=2,
-                reduce_bucket_size=1_000_000, allgather_bucket_size=1_000_000,
-                process_group_backend="gloo")  # fmt: skip
+    strategy = kind(stage=stage, offload_optimizer=offload, zero_allow_untested_optimizer=True, logging_batch_size_per_gpu=2,
+                    reduce_bucket_size=1_000_000, allgather_bucket_size=1_000_000, exclude_frozen_parameters=True,
+                    process_group_backend="gloo")  # fmt: skip
+    strategy.config["zero_optimization"]["stage3_param_persistence_threshold"] = 0  # or small weights would stay whole
+    return strategy
 
 
 STRATEGIES: dict[str, Callable[[], Strategy]] = {
@@ -107,8 +113,14 @@ class OneProcess(DegradationDataModule):
         return loader
 
 
+def edit_restorer() -> QwenImageEditRestorer:
+    small = SmallRestorer(depth=2, width=32, text_width=32)
+    return QwenImageEditRestorer(small=small, steps=2, lora_rank=4, gradient_checkpointing=True)
+
+
 def stage_of(name: str):
-    """DeepSpeed takes no weights in ``channels_last``, so nobody gets them."""
+    """``grpo edit``: an adapter, on the real classes of Qwen-Image-Edit. DeepSpeed takes no weights in ``channels_last``, so
+    nobody gets them."""
     return _stage(name).to(memory_format=torch.contiguous_format)
 
 
@@ -116,13 +128,15 @@ def _stage(name: str):
     if name == "restorer_sft":  # nothing drawn: each process would draw for itself
         torch.manual_seed(0)
         return RestorerSFT(tiny_restorer(), None, Conditioning(none=0, drop=0, jitter=0), Schedule(1e-3, warmup=1))
-    stage = tiny_stage(name)
+    stage = tiny_stage(name.removesuffix(" edit"))
+    if name == "grpo edit":
+        stage.restorer = edit_restorer()
     if name == "reasoner_sft":  # untied, as Qwen3-VL-8B is
         head = stage.reasoner.model.lm_head
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
         stage.reasoner.model.config.tie_word_embeddings = False
         stage.reasoner.model.config.text_config.tie_word_embeddings = False
-    if name == "grpo":  # an untrained reasoner's opinion would let every group be skipped
+    if name.startswith("grpo"):  # an untrained reasoner's opinion would let every group be skipped
         answers = [Diagnosis(Fog(50, (0.8, 0.8, 0.8), 0.5), noise=Noise(20, 0.1, 5))]
         stage.reasoner.diagnose = lambda images, fields=None: answers * len(images)
         stage.reasoner.severities = lambda images: images.mean(dim=(2, 3)).mean(dim=1, keepdim=True).repeat(1, 4) * 100
@@ -158,6 +172,12 @@ def train(task: Task) -> tuple[list[float], dict[str, float]]:
     return losses.of, figures
 
 
+def trained(folder: Path) -> dict[str, torch.Tensor]:
+    """What a run has left of what it trained: its adapter, if it has one."""
+    names = ("pytorch_lora_weights.safetensors", "adapter/adapter_model.safetensors", "model.safetensors")
+    return load_file(next(file for name in names if (file := folder / "weights" / name).exists()))
+
+
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -173,7 +193,7 @@ def environment(rank: int, port: int) -> None:
     }  # fmt: skip
 
 
-def together(function: Callable, *arguments, seconds: float = 300) -> list:
+def together(function: Callable, *arguments, seconds: float = 900) -> list:
     """What ``function(*arguments)`` returns on each of the processes, which know of each other as under torchrun."""
     port = free_port()
     context = multiprocessing.get_context("forkserver")
@@ -207,3 +227,37 @@ def _one_of_them(rank: int, port: int, results, function: Callable, arguments: t
     results.close()
     results.join_thread()
     os._exit(0)
+
+
+def start(function: Callable, task: Task) -> list[multiprocessing.Process]:
+    """``function(task)`` on each of the processes, which end as they may. What they say lies beside the run's folder."""
+    context, port = multiprocessing.get_context("forkserver"), free_port()
+    processes = [context.Process(target=_one_alone, args=(rank, port, task, function)) for rank in range(PROCESSES)]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def _one_alone(rank: int, port: int, task: Task, function: Callable) -> None:
+    environment(rank, port)
+    for number in (1, 2):
+        os.dup2(os.open(task.folder.parent / f"log{rank}", os.O_CREAT | os.O_WRONLY | os.O_APPEND), number)
+    function(task)
+
+
+def until(there: Callable[[], bool], seconds: float = 900) -> None:
+    end = time.monotonic() + seconds
+    while not there() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert there()
+
+
+def ends(processes: list[multiprocessing.Process], seconds: float = 120) -> list[int]:
+    """Their exit statuses, below 0 the signal that killed one."""
+    for process in processes:
+        process.join(seconds)
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    assert None not in codes, f"exit statuses {codes} after {seconds} s: a process waits for ever"
+    return codes
