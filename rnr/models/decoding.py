@@ -203,8 +203,8 @@ class _Sheet:
             self.keys, self.values = ([F.pad(part, room) for part in parts] for parts in (self.keys, self.values))
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: object) -> tuple[Tensor, Tensor]:
-        self.keys[layer][self._rows, :, self._columns] = keys.transpose(1, 2)
-        self.values[layer][self._rows, :, self._columns] = values.transpose(1, 2)
+        for sheet, new in ((self.keys[layer], keys), (self.values[layer], values)):
+            sheet[self._rows, :, self._columns] = new.transpose(1, 2).to(sheet)  # autocast is of two minds about types
         return self.keys[layer][:, :, : self.width], self.values[layer][:, :, : self.width]
 
 

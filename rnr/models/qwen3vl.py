@@ -47,6 +47,7 @@ class Settings:
     views: Views = Views(size=None, tiles=0)
     prompt: str = FULL
     temperatures: Temperatures = Temperatures()
+    fields: Sequence[str] = FIELDS
 
 
 class Qwen3VLReasoner(ExactBuffers, Reasoner):
@@ -59,17 +60,14 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
     views, prompt: None takes the checkpoint's own. A checkpoint that is no reasoner of ours yet sees the whole photo
         and is asked by the full prompt of appendix A.1; a new compact model gets ``Views(chart=True)`` and the short
         one.
+    fields: what it speaks of. Of the rest it says nothing, though asked: a scene made up is worse than none. None takes the
+        checkpoint's own, all of them unless it says otherwise. What it learns does not depend on them.
     score_weight, scene_weight: weight in the loss of a token of the presence and severity lines, and of the scene line,
         against 1 for the parameters.
     answer_weight, probe_weight: weights in the loss of the answer's text, and of two auxiliary :class:`Probe`, for
         training from scratch: one on what the vision tower makes of the views, one on the state at which the answer
         begins. With ``answer_weight`` 0 the language model is not run at all: a cheap first stretch for a new model, in
         which it learns to look. Probes are not saved.
-    words_weight: weight in the loss of a further auxiliary task, the words of the scene: what the vision tower makes of the
-        first view should, on average over its patches and read by the language model's own head, say which they are.
-        Text alone teaches a new model scenes that fit any photo.
-    scene_noise: share of a scene's tokens that are read wrong when the next one is learned: few photos are described by
-        heart otherwise, each word from those before it and none from the photo.
     train_vision, train_merger, train_language: which parts are trained: the vision tower, the layers that map it into
         the language model, the language model with its embeddings.
     lora_rank: if given, the linear layers of those parts get low-rank adapters, and nothing else is trained.
@@ -82,12 +80,11 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         scenes: Path | None = None,
         views: Views | None = None,
         prompt: str | None = None,
+        fields: list[str] | None = None,
         score_weight: float = 1.0,
         scene_weight: float = 1.0,
         answer_weight: float = 1.0,
         probe_weight: float = 0.0,
-        words_weight: float = 0.0,
-        scene_noise: float = 0.0,
         train_vision: bool = True,
         train_merger: bool = True,
         train_language: bool = True,
@@ -97,7 +94,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         super().__init__()
         self.temperatures = Temperatures()
         if checkpoint is None:
-            self.views, self.prompt = views or Views(chart=True), prompt or SHORT
+            self.views, self.prompt, self.fields = views or Views(chart=True), prompt or SHORT, fields or FIELDS
             self.tokenizer = train_tokenizer(vocabulary(scenes), small.vocab_size)
             if self.views.size is None:
                 raise ValueError("a new compact model needs views of a fixed size, got size None")
@@ -107,15 +104,16 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             check(checkpoint, ["qwen3_vl"], "reasoner")
             settings = _settings(checkpoint)
             self.views, self.prompt = views or settings.views, prompt or settings.prompt
+            self.fields = fields or settings.fields
             self.temperatures = settings.temperatures
             self.tokenizer = Qwen2Tokenizer.from_pretrained(checkpoint)
             self.model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, use_safetensors=True)
         self.model.model.visual.patch_embed.proj.__class__ = PatchProjection
+        Diagnosis().keep(self.fields)  # raises for fields that do not exist
         if not answer_weight and not probe_weight:
             raise ValueError("answer_weight and probe_weight are both 0: there is nothing to learn")
         self.score_weight, self.scene_weight = score_weight, scene_weight
         self.answer_weight, self.probe_weight = answer_weight, probe_weight
-        self.words_weight, self.scene_noise = words_weight, scene_noise
         width, views = self.model.config.text_config.hidden_size, self.views.count
         self.look = Probe(views * width) if probe_weight else None
         self.understand = Probe(width) if probe_weight and answer_weight else None
@@ -133,16 +131,13 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         grid = prompt["image_grid_thw"]
         features = self.model.model.get_image_features(prompt["pixel_values"], grid)
         loss = images.new_zeros(())
-        if self.look is not None or self.words_weight:
-            views = torch.stack(features.pooler_output).mean(dim=1).unflatten(0, (len(images), -1))
-            if self.look is not None:
-                loss = loss + self.probe_weight * self.look(views.flatten(1), diagnoses)
-            if self.words_weight:
-                loss = loss + self.words_weight * self._words_unseen(views[:, 0], diagnoses)
+        if self.look is not None:
+            views = torch.stack(features.pooler_output).mean(dim=1).view(len(images), -1)
+            loss = loss + self.probe_weight * self.look(views, diagnoses)
         if not self.answer_weight:
             return loss
-        answers, weights, scenes = self._answers(diagnoses, images.device)
-        ids = torch.cat([prompt["input_ids"], self._misread(answers, scenes)], dim=1)
+        answers, weights = self._answers(diagnoses, images.device)
+        ids = torch.cat([prompt["input_ids"], answers], dim=1)
         # Photos of a batch differ neither in size nor in prompt, so the first one's positions are everyone's. Padding
         # stands behind the answer, where a causal model needs no mask against it.
         kinds = F.pad(prompt["mm_token_type_ids"][:1], (0, answers.shape[1]))
@@ -174,6 +169,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
     def weigh(self, images: Tensor, fields: Sequence[str] = FIELDS) -> list[Reading | ParseFailure]:
         """What :meth:`examine` goes by: the answers, with all that was weighed in them and no temperature applied."""
         Diagnosis().keep(fields)  # raises for fields that do not exist
+        fields = [field for field in fields if field in self.fields]
         answers = self.write(images, [partial(self.form.write, fields)] * len(images), self.form)
         texts = self.tokenizer.batch_decode([answer.tokens for answer in answers])
         parsed = [parse(text.removesuffix(END_OF_TURN)) for text in texts]
@@ -201,7 +197,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         self.tokenizer.save_pretrained(directory)
         if self.lora is not None:
             save_adapter(self.model, self.lora, self.base, directory / "adapter")
-        settings = Settings(self.views, self.prompt, self.temperatures)
+        settings = Settings(self.views, self.prompt, self.temperatures, tuple(self.fields))
         (directory / SETTINGS).write_text(json.dumps(dataclasses.asdict(settings), indent=2) + "\n", encoding="utf-8")
 
     def _prompt(self, images: Tensor) -> dict[str, Tensor]:
@@ -223,11 +219,10 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             "image_grid_thw": grid,
         }
 
-    def _answers(self, diagnoses: Sequence[Diagnosis], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, A) token ids of the answers, padded on the right; (B, A) weight of each in the loss, 0 on padding; (B, A) bool,
-        which are the scene's."""
+    def _answers(self, diagnoses: Sequence[Diagnosis], device: torch.device) -> tuple[Tensor, Tensor]:
+        """(B, A) token ids of the answers, padded on the right; (B, A) weight of each in the loss, 0 on padding."""
         end = self.tokenizer.convert_tokens_to_ids(END_OF_TURN)
-        ids, weights, scenes = [], [], []
+        ids, weights = [], []
         for diagnosis in diagnoses:
             # A scene may spell a special token; it is to be read as the letters it is made of.
             tokens = self.tokenizer(render(diagnosis), split_special_tokens=True).input_ids
@@ -237,27 +232,9 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             ids.append(torch.tensor([*tokens, end]))
             each = torch.tensor([self.score_weight, 1.0, self.scene_weight]).repeat_interleave(torch.tensor(parts))
             weights.append(F.pad(each, (0, 1), value=1.0))
-            scenes.append(torch.arange(len(tokens) + 1).ge(numbers) & torch.arange(len(tokens) + 1).lt(len(tokens)))
         pad = nn.utils.rnn.pad_sequence
         padded = pad(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id)
-        return padded.to(device), pad(weights, batch_first=True).to(device), pad(scenes, batch_first=True).to(device)
-
-    def _misread(self, answers: Tensor, scenes: Tensor) -> Tensor:
-        """``answers`` (B, A) with a share ``scene_noise`` of where ``scenes`` (B, A) is true exchanged for other tokens of
-        the batch's scenes; which follows from ``answers`` alone, so that a run can be resumed to the bit."""
-        generator = torch.Generator(answers.device).manual_seed(int(answers.sum()))
-        wrong = scenes & (torch.rand(scenes.shape, generator=generator, device=scenes.device) < self.scene_noise)
-        said = answers[scenes]
-        count = int(wrong.sum())
-        others = said[torch.randint(max(len(said), 1), (count,), generator=generator, device=said.device)]
-        return answers.masked_scatter(wrong, others)
-
-    def _words_unseen(self, view: Tensor, diagnoses: Sequence[Diagnosis]) -> Tensor:
-        """A scalar: the mean surprise at the tokens of each scene, order and repetition aside. view: (B, width)."""
-        chances = self.model.lm_head(self.model.model.language_model.norm(view)).float().log_softmax(dim=1)
-        scenes = [self.tokenizer(each.scene, split_special_tokens=True).input_ids if each.scene else [] for each in diagnoses]
-        each = [-chance[sorted(set(ids))].mean() for chance, ids in zip(chances, scenes, strict=True) if ids]
-        return torch.stack(each).mean() if each else chances.sum() * 0
+        return padded.to(device), pad(weights, batch_first=True).to(device)
 
     def _choose_trainable(
         self, vision: bool, merger: bool, language: bool, lora_rank: int | None
@@ -279,4 +256,5 @@ def _settings(checkpoint: str) -> Settings:
         return Settings()
     settings = json.loads(Path(path).read_text(encoding="utf-8"))
     temperatures = Temperatures(**settings.get("temperatures", {}))  # those of older folders are all 1
-    return Settings(Views(**settings["views"]), settings["prompt"], temperatures)
+    fields = tuple(settings.get("fields", FIELDS))
+    return Settings(Views(**settings["views"]), settings["prompt"], temperatures, fields)

@@ -7,6 +7,7 @@ from test_qwen3vl import assert_same_tokens, photos, plainly, tiny
 from rnr.diagnosis import FIELDS
 from rnr.models import decoding
 from rnr.models.decoding import read, write
+from rnr.models.estimates import Reading
 
 IMAGES = photos(4)
 
@@ -83,3 +84,10 @@ def test_all_that_is_weighed_is_the_same_one_choice_at_a_time(random_model, monk
             assert (a.choice.place, a.token, a.rivals.keys()) == (b.choice.place, b.token, b.rivals.keys())
             torch.testing.assert_close(a.log_probabilities, b.log_probabilities, atol=1e-4, rtol=0)
             torch.testing.assert_close(a.rivals, b.rivals, atol=1e-4, rtol=0)
+
+
+def test_under_autocast_every_answer_is_a_diagnosis(random_model):
+    reasoner, _ = random_model
+    with torch.autocast("cpu", torch.bfloat16):
+        answers = reasoner.weigh(IMAGES)
+    assert all(isinstance(answer, Reading) for answer in answers)

@@ -205,43 +205,26 @@ def test_loss_is_transformers_own_with_labels_on_the_answer_alone():
 
 def test_weights_cover_the_answer_and_tell_the_scene_apart():
     reasoner = tiny(scene_weight=0.25)
-    ids, weights, scenes = reasoner._answers(TRUTH, torch.device("cpu"))
-    for row, weight, spoken, truth in zip(ids, weights, scenes, TRUTH, strict=True):
-        assert torch.equal(spoken, weight == 0.25)
+    ids, weights = reasoner._answers(TRUTH, torch.device("cpu"))
+    for row, weight, truth in zip(ids, weights, TRUTH, strict=True):
         assert reasoner.tokenizer.decode(row[weight > 0]) == render(truth) + END_OF_TURN
         scene = reasoner.tokenizer.decode(row[weight == 0.25]).strip()
         assert scene == ("" if truth.scene is None else f"Scene: {truth.scene}")
 
 
-def test_the_words_of_a_scene_are_looked_for_in_the_whole_photo():
-    images, scenes = photos(2), [Diagnosis(scene="A red bus."), Diagnosis(scene="Two old trees.")]
-    plain, reading = tiny(), tiny(words_weight=1.0)
-    whole = reasoner_view(reading, images)
-    chances = reading.model.lm_head(reading.model.model.language_model.norm(whole)).log_softmax(dim=1)
-    words = [sorted(set(reading.tokenizer(scene.scene).input_ids)) for scene in scenes]
-    surprise = -torch.stack([chance[ids].mean() for chance, ids in zip(chances, words, strict=True)]).mean()
-    torch.testing.assert_close(reading.loss(images, scenes) - plain.loss(images, scenes), surprise)
-    torch.testing.assert_close(reading.loss(images, [Diagnosis()] * 2), plain.loss(images, [Diagnosis()] * 2))
-
-
-def reasoner_view(reasoner, images):
-    """What the vision tower makes of the first view of each photo, the mean over its patches."""
-    prompt = reasoner._prompt(images)
-    features = reasoner.model.model.get_image_features(prompt["pixel_values"], prompt["image_grid_thw"]).pooler_output
-    return torch.stack([part.mean(dim=0) for part in features[:: reasoner.views.count]])
-
-
-def test_only_scenes_are_misread_and_only_on_the_way_in():
-    noisy, scene = tiny(scene_noise=0.5), "A red bus by a wall of old brown bricks."
-    diagnoses = [Diagnosis(Fog(float(i), (0.9, 0.8, 0.7), 0.5), scene=scene) for i in range(1, 60)]
-    ids, _, spoken = noisy._answers(diagnoses, torch.device("cpu"))
-    misread = noisy._misread(ids, spoken)
-    assert torch.equal(misread, noisy._misread(ids, spoken))
-    assert torch.equal(misread[~spoken], ids[~spoken])
-    assert (misread != ids)[spoken].double().mean().item() == pytest.approx(0.5, abs=0.1)
-    assert set(misread[spoken].tolist()) <= set(ids[spoken].tolist())
-    assert torch.equal(tiny()._misread(ids, spoken), ids)
-    assert torch.equal(noisy._misread(ids, spoken & False), ids)
+def test_it_speaks_of_nothing_that_it_knows_nothing_of(learned, tmp_path):
+    reasoner, _ = learned
+    images = photos(len(TRUTH))
+    assert any(diagnosis.scene for diagnosis in reasoner.diagnose(images))
+    silent = tiny(fields=["presence", "severity", "parameters"])
+    silent.model.load_state_dict(reasoner.model.state_dict())
+    silent.save(tmp_path)
+    for one in (silent, Qwen3VLReasoner(str(tmp_path))):
+        assert one.diagnose(images) == [dataclasses.replace(each, scene=None) for each in reasoner.diagnose(images)]
+        assert one.diagnose(images, ["presence"]) == reasoner.diagnose(images, ["presence"])
+    assert Qwen3VLReasoner(str(tmp_path), fields=list(FIELDS)).diagnose(images) == reasoner.diagnose(images)
+    with pytest.raises(ValueError, match="unknown field 'sense'"):
+        tiny(fields=["presence", "sense"])
 
 
 def test_a_special_token_in_a_scene_is_only_text():
