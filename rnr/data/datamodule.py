@@ -130,7 +130,8 @@ class DegradationDataModule(LightningDataModule):
         if self.sources.val or self.sources.train is None:
             return _all(self.sources.train, "train"), _all(self.sources.val, "val")
         parts = [held_out(photos, self.sources.val_share) for photos in _found(self.sources.train, "train")]
-        return _joined([kept for kept, _ in parts]), list(dict.fromkeys(_joined([held for _, held in parts])))
+        once = {source: held for source, (_, held) in zip(self.sources.train, parts, strict=True)}
+        return _joined([kept for kept, _ in parts]), _joined(list(once.values()))
 
     def _limited(self, photos: Photos) -> Photos:
         if not self.limit_eval or self.limit_eval >= len(photos):

@@ -234,6 +234,15 @@ def test_validation_alone_finds_the_same_photos_as_a_fit(tmp_path):
     assert "train" not in validated.sets
 
 
+def test_a_folder_named_twice_is_trained_on_twice_as_often_and_validated_on_once(tmp_path):
+    a, b = write(tmp_path / "a", 8), write(tmp_path / "b", 4)
+    module = DegradationDataModule(sources=Sources(train=[a, b, b], val_share=0.25))
+    module.setup("fit")
+    trained, held = ([str(photo.path.parent) for photo in module.sets[split].photos] for split in ("train", "val"))
+    assert (trained.count(a), trained.count(b)) == (6, 6)
+    assert (held.count(a), held.count(b)) == (2, 1)
+
+
 @pytest.mark.parametrize(("limit", "kept"), [(None, 8), (3, 3), (8, 8), (100, 8)])
 def test_a_limit_takes_photos_evenly_from_all(folders, limit, kept):
     module = DegradationDataModule(folders, limit_eval=limit)
