@@ -9,6 +9,7 @@ therefore added to its own interval, as independent errors add up: in quadrature
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -25,30 +26,36 @@ MIDDLE = 2 * 1.645  # standard deviations between the ends of the middle 90 % of
 def by_themselves(diagnosis: Diagnosis, given: Intervals) -> Intervals:
     """Intervals of each number, whatever was said before it. given: those that hold given what was said before it, of
     quantities that ``diagnosis`` states, as in :class:`Examination`."""
-    return {
-        kind: {
+    found: Intervals = {}
+    for kind, stated in given.items():
+        finding, ends = diagnosis[kind], _at_either_end(diagnosis, given, kind)
+        found[kind] = {
             key: [
-                _widened(spec, _number(diagnosis[kind], key, i), interval, _elsewhere(diagnosis, given, kind, key, i))
-                for i, interval in enumerate(given[kind][key])
+                _widened(spec, _number(finding, key, i), interval, [_number(end, key, i) for end in ends.get(key, [])])
+                for i, interval in enumerate(stated[key])
             ]
             for key, spec in quantities(FINDINGS[kind]).items()
-            if key in given[kind]
+            if key in stated
         }
-        for kind in given
-    }
+    return found
 
 
-def _elsewhere(diagnosis: Diagnosis, given: Intervals, kind: str, key: str, index: int) -> list[float]:
-    """What the number would be at either end of what it follows from."""
-    if (kind, key) == ("rain", "color"):
-        light = given.get("fog", {}).get("atmospheric_light")
-        return [] if light is None else [
-            _number(diagnosis.rain, key, index) + end - diagnosis.fog.atmospheric_light[index] for end in light[index]
-        ]  # fmt: skip
-    if key == "severity" or "severity" not in given[kind]:
-        return []
-    ends = [min(max(end, 1.0), 100.0) for end in given[kind]["severity"][0]]
-    return [_number(with_severity(diagnosis, kind, end)[kind], key, index) for end in ends]
+def _at_either_end(diagnosis: Diagnosis, given: Intervals, kind: str) -> dict[str, list[Finding]]:
+    """By quantity what the finding would be at either end of what the quantity follows from."""
+    ends: dict[str, list[Finding]] = {}
+    if "severity" in given[kind]:
+        scores = [min(max(end, 1.0), 100.0) for end in given[kind]["severity"][0]]
+        moved = [with_severity(diagnosis, kind, score)[kind] for score in scores]
+        ends = {key: moved for key in given[kind] if key != "severity"}
+    if kind == "rain" and (light := given.get("fog", {}).get("atmospheric_light")) and "color" in given[kind]:
+        color, said = diagnosis.rain.color, diagnosis.fog.atmospheric_light
+        shifts = [[span[side] - value for span, value in zip(light, said, strict=True)] for side in (0, 1)]
+        ends["color"] = [_recolored(diagnosis.rain, color, shift) for shift in shifts]
+    return ends
+
+
+def _recolored(rain: Finding, color: Sequence[float], shift: Sequence[float]) -> Finding:
+    return dataclasses.replace(rain, color=tuple(min(max(c + s, 0.0), 1.0) for c, s in zip(color, shift, strict=True)))
 
 
 def _widened(spec: Quantity, value: float, interval: Interval, elsewhere: list[float]) -> Interval:
