@@ -25,7 +25,6 @@ from rnr.diagnosis import KINDS, Diagnosis
 from rnr.diagnosis.edit import jitter
 from rnr.diagnosis.examination import Examination
 from rnr.diagnosis.text import NAMES
-from rnr.diagnosis.uncertainty import drawn
 from rnr.metrics.audit import CLEAN, best_of, over_photos, rank_correlations, versions
 from rnr.metrics.intervals import paired_interval
 from rnr.metrics.judge import look
@@ -35,6 +34,7 @@ from rnr.models.load import load_reasoner, load_restorer
 from rnr.models.reward import Reward
 from rnr.records import record, write_rows, write_whole
 from rnr.stages.evaluation import Rows, document, show
+from rnr.stages.spread import likely
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CYCLE = Reward(cycle_weight=100.0)
@@ -255,13 +255,14 @@ def _candidates(
     diagnosis = examined and examined.diagnosis
     if not setting.sampled and setting.jitter is None:
         return restorer.rollout(image, [diagnosis], [seed], setting.group)
-    generator = torch.Generator().manual_seed(seed)
-    varied = [
-        examined and (drawn(examined, generator) if setting.sampled else jitter(diagnosis, setting.jitter, generator))
-        for _ in range(setting.group - 1)
-    ]
+    if setting.sampled:
+        varied = likely(examined, setting.group, seed)
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        errors = range(setting.group - 1)
+        varied = [diagnosis, *(diagnosis and jitter(diagnosis, setting.jitter, generator) for _ in errors)]
     images = image.expand(setting.group, -1, -1, -1)
-    return restorer.restore(images, [diagnosis, *varied], [seed] * setting.group)[None]
+    return restorer.restore(images, varied, [seed] * setting.group)[None]
 
 
 def _scores(

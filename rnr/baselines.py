@@ -33,13 +33,16 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--configs", type=Path, default=Path("lightning_configs"), help="folder (lightning_configs)")
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="files in baselines/ without .yaml (default: all)")
-    parser.add_argument("--steps", type=int, default=60, help="steps of each trained network (default 60: a quick look)")
+    parser.add_argument(
+        "--steps", type=int, default=0, help="train the networks of one task anew, so many steps each (default: as they ship)"
+    )
     args, options = parser.parse_known_args(argv)
     try:
         rows = _rows(args.configs / "baselines", args.rows)
     except ValueError as error:
         parser.error(str(error))
-    training = _training(args.configs, rows, [*options, f"--trainer.max_steps={args.steps}"])
+    budget = [f"--trainer.max_steps={args.steps}"]
+    training = _training(args.configs, rows, [*options, *budget]) if args.steps > 0 else []
     tests = [Run("test", FOLDER / name, (path,), tuple(options)) for name, path in rows.items()]
     faults = {folder.name: why for folder, why in run_all([*training, *tests]).items()}
     files = {run.folder.name: [run.folder / "test.csv"] for run in tests if run.folder.name not in faults}

@@ -7,6 +7,7 @@ through are not run again.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from rnr.records import record, write_whole
 from rnr.row_runs import Run, run_all
 from rnr.stage_commands import weights_of
 from rnr.stages.comparison import compared
-from rnr.stages.evaluation import markdown, show
+from rnr.stages.evaluation import Rows, markdown, show
 
 START, CONTROL = "start", "control"
 TAU = 0.01
@@ -32,8 +33,14 @@ METHODS = {
     "anchored": [_loss("Anchored", tau=TAU, weight=WEIGHT)],
     "awr": [_loss("AdvantageWeighted", tau=TAU, temperature=1.0, weight=WEIGHT)],
     "policy_gradient": [_loss("PolicyGradient", tau=TAU), "--model.init_args.aim=rnr.stages.aims.Own"],
+    "sampled_cycle": [
+        _loss("Anchored", tau=TAU, weight=WEIGHT),
+        "--model.init_args.sampled=true",
+        "--model.init_args.reward.cycle_weight=100",
+    ],
 }
-"""What each row adds to ``grpo.yaml``."""
+"""What each row adds to ``grpo.yaml``. The last is ``anchored`` with candidates that the reasoner thinks likely, and with the
+cycle in their reward."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -43,8 +50,7 @@ def main(argv: Sequence[str]) -> int:
         allow_abbrev=False,
         description="Train the third stage by each of its losses and without the reward, test all, and print the "
         "differences, photo by photo. Options that are not listed go to every fit and test, such as "
-        "--data.sources.train=[DIR] --data.sources.test=[DIR]. Runs that are through are not run again; rows and seeds may "
-        "be added.",
+        "--data.sources.train=[DIR]. Runs that are through are not run again; rows, seeds and test photos may be added.",
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/grpo_compare"), help="folder (runs/grpo_compare)")
     parser.add_argument("--configs", type=Path, default=Path("lightning_configs"), help="folder (lightning_configs)")
@@ -56,34 +62,55 @@ def main(argv: Sequence[str]) -> int:
         "--only", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="ROW",
         help=f"of {', '.join(METHODS)} (default all); the control is always run",
     )  # fmt: skip
+    parser.add_argument(
+        "--test", type=Path, nargs="+", default=[None], metavar="FOLDER", help="of test photos, a table each (the config's)"
+    )
     args, options = parser.parse_known_args(argv)
     for name, value, least in (("steps", args.steps, 4), ("seeds", args.seeds, 1)):
         if value < least:
             parser.error(f"argument --{name}: must be at least {least}, got {value}")
-    configs = (args.configs / "grpo.yaml",)
-    tests = {START: [Run("test", args.output / START, configs, tuple(options))]}
-    fits: list[Run] = []
-    for name in (each for each in METHODS if each in (*args.only, CONTROL)):
-        for seed in range(args.seeds):
-            folder = args.output / f"{name}_{seed}"
-            own = (*options, *METHODS[name], f"--seed_everything={seed}", f"--data.seed={seed}")
-            budget = (f"--trainer.max_steps={args.steps}", f"--trainer.val_check_interval={args.steps // 4}")
-            fits.append(Run("fit", folder / "fit", configs, (*own, *budget)))
-            trained = f"--model.init_args.restorer.init_args.checkpoint={weights_of(folder / 'fit')}"
-            tests.setdefault(name, []).append(Run("test", folder, configs, (*own, trained)))
+    fits, tests = _runs(args, options)
     # A fit that diverged has kept its best weights, and is tested by those: for algorithm1 that is a result.
-    faults = run_all([*fits, *(run for runs in tests.values() for run in runs)])
-    files = {name: [run.folder / "test.csv" for run in runs if run.folder not in faults] for name, runs in tests.items()}
-    files = {name: paths for name, paths in files.items() if paths}
-    if lacking := {START, CONTROL} - set(files):
-        print(f"error: there is no table without the row {sorted(lacking)[0]}", file=sys.stderr)
-        return 1
+    faults = run_all([*fits, *(run for rows in tests.values() for runs in rows.values() for run in runs)])
     title = f"The third stage, {args.steps} steps, {args.seeds} seed(s), differences with 95 % intervals over photos"
-    tables = {f"{title}: to the {other}": compared(files, other) for other in (START, CONTROL)}
+    tables: dict[str, Rows] = {}
+    for photos, rows in tests.items():
+        files = {name: [run.folder / "test.csv" for run in runs if run.folder not in faults] for name, runs in rows.items()}
+        files = {name: paths for name, paths in files.items() if paths}
+        if lacking := {START, CONTROL} - set(files):
+            print(f"error: there is no table without the row {sorted(lacking)[0]}", file=sys.stderr)
+            return 1
+        where = "" if photos is None else f"{photos}, "
+        tables |= {f"{title}: {where}to the {other}": compared(files, other) for other in (START, CONTROL)}
     for heading, rows in tables.items():
         show(heading, rows)
     missing = "".join(f"- {folder}: {reason}\n" for folder, reason in faults.items())
     text = "\n".join(f"## {heading}\n\n{markdown(rows)}" for heading, rows in tables.items())
     write_whole(f"{text}\n{missing}", args.output / "compare.md")
-    record(["grpo-compare", *argv], tables, None, tests[START][0].weights).write(args.output / "compare.json")
+    start = next(iter(tests.values()))[START][0]
+    record(["grpo-compare", *argv], tables, None, start.weights).write(args.output / "compare.json")
     return 1 if faults else 0
+
+
+def _runs(args: argparse.Namespace, options: Sequence[str]) -> tuple[list[Run], dict[Path | None, dict[str, list[Run]]]]:
+    """The fits, and for each folder of photos the tests of each row, one a seed."""
+    configs = (args.configs / "grpo.yaml",)
+    fits: list[Run] = []
+    trained: dict[str, list[tuple[str, tuple[str, ...]]]] = {START: [(START, ())]}  # a row's folders and own options
+    for name in (each for each in METHODS if each in (*args.only, CONTROL)):
+        for seed in range(args.seeds):
+            folder = args.output / f"{name}_{seed}" / "fit"
+            seeded = (f"--seed_everything={seed}", f"--data.seed={seed}")
+            budget = (f"--trainer.max_steps={args.steps}", f"--trainer.val_check_interval={args.steps // 4}")
+            fits.append(Run("fit", folder, configs, (*options, *METHODS[name], *seeded, *budget)))
+            weights = f"--model.init_args.restorer.init_args.checkpoint={weights_of(folder)}"
+            trained.setdefault(name, []).append((folder.parent.name, (*METHODS[name], weights)))
+
+    def test(run: str, own: Sequence[str], photos: Path | None) -> Run:
+        if photos is None:
+            return Run("test", args.output / run, configs, (*options, *own))
+        folder = args.output / run / re.sub(r"\W+", "-", str(photos)).strip("-")
+        return Run("test", folder, configs, (*options, *own, f"--data.sources.test=[{photos}]"))
+
+    tests = {photos: {name: [test(*run, photos) for run in runs] for name, runs in trained.items()} for photos in args.test}
+    return fits, tests

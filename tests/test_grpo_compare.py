@@ -62,6 +62,20 @@ def test_every_row_is_trained_and_tested_once_and_a_diverged_one_too(said, tmp_p
     assert len(again) == 2 and all("algorithm1" in line for line in again), "what is through is not run again"
 
 
+def test_each_folder_of_photos_has_tables_of_its_own(said, tmp_path):
+    argv = ["--configs", "configs", "-o", "out", "--steps", "8", "--only", "awr", "--test", "indoors", "out of/doors"]
+    assert main(argv) == 0
+    tests = [line for line in said() if line.startswith("test")]
+    for photos in ("indoors", "out of/doors"):
+        on_these = [line for line in tests if f"--data.sources.test=[{photos}]" in line]
+        assert len(on_these) == 3 and sum("fit/weights" in line for line in on_these) == 2
+    assert len({line.split("default_root_dir=")[1] for line in tests}) == 6
+    told = Record.read(tmp_path / "out" / "compare.json")
+    assert [title.split(": ")[1] for title in told.tables] == [
+        f"{photos}, to the {other}" for photos in ("indoors", "out of/doors") for other in ("start", "control")
+    ]
+
+
 def test_too_few_steps_to_be_validated_are_refused(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--steps", "3"])
@@ -79,6 +93,8 @@ def test_each_rows_options_are_understood(name, capsys, monkeypatch):
         StageCLI()
     assert stop.value.code in (0, None)
     printed = capsys.readouterr().out
-    classes = {"control": "Supervised", "algorithm1": "Algorithm1", "anchored": "Anchored", "awr": "AdvantageWeighted"}
-    assert f"class_path: rnr.grpo.{classes.get(name, 'PolicyGradient')}\n" in printed
+    classes = {"control": "Supervised", "algorithm1": "Algorithm1", "awr": "AdvantageWeighted"}
+    classes |= {"policy_gradient": "PolicyGradient"}
+    assert f"class_path: rnr.grpo.{classes.get(name, 'Anchored')}\n" in printed
     assert ("rnr.stages.aims.Own" in printed) == (name == "policy_gradient")
+    assert ("sampled: true" in printed) == ("cycle_weight: 100" in printed) == (name == "sampled_cycle")

@@ -23,7 +23,8 @@ def with_severity(diagnosis: Diagnosis, kind: str, severity: float) -> Diagnosis
     """``diagnosis`` with the severity of ``kind`` set, 0 meaning absence, and the parameters that go with it.
 
     Severity is a function of the parameters (A.2), so these follow: transmission for fog, length and energy for shake,
-    density for rain, k and b for noise. ``ValueError`` for an unknown kind, or a severity neither 0 nor in [1, 100].
+    density for rain, k and b for noise. A person is sure. ``ValueError`` for an unknown kind, or a severity neither 0 nor in
+    [1, 100].
     """
     if kind not in KINDS:
         raise ValueError(f"{kind!r} is no degradation; there are {', '.join(KINDS)}")
@@ -33,7 +34,7 @@ def with_severity(diagnosis: Diagnosis, kind: str, severity: float) -> Diagnosis
         raise ValueError(f"{kind} must be 0 (absent) or a severity within [1, 100], got {severity:g}")
     finding = diagnosis[kind] or TYPICAL[kind]
     ratio = (severity - 1) / 99
-    changes: dict[str, float] = {}
+    changes = {"severity": severity, "chance": 1.0}
     if isinstance(finding, Fog) and finding.transmission is not None:
         changes["transmission"] = 1 - ratio * (1 - MIN_TRANSMISSION)
     elif isinstance(finding, Shake) and finding.length:
@@ -50,13 +51,13 @@ def with_severity(diagnosis: Diagnosis, kind: str, severity: float) -> Diagnosis
     elif isinstance(finding, Noise) and finding.k is not None:
         old = max(((finding.severity or TYPICAL.noise.severity) - 1) / 99 * WORST_VARIANCE, 1e-6)
         factor = math.sqrt(ratio * WORST_VARIANCE / old)
-        changes = {"k": min(finding.k * factor, 1), "b": max(-99, min(finding.b * factor, 99))}
-    return dataclasses.replace(diagnosis, **{kind: dataclasses.replace(finding, severity=severity, **changes)})
+        changes |= {"k": min(finding.k * factor, 1), "b": max(-99, min(finding.b * factor, 99))}
+    return dataclasses.replace(diagnosis, **{kind: dataclasses.replace(finding, **changes)})
 
 
 def jitter(diagnosis: Diagnosis, strength: float, generator: torch.Generator) -> Diagnosis:
     """``diagnosis`` with each stated number off by a normal error: ``strength`` times its size, but at least
-    ``strength`` times a tenth of what is typical, kept within its range. Presence and scene stay."""
+    ``strength`` times a tenth of what is typical, kept within its range. Presence, its chance and scene stay."""
     changed = {kind: diagnosis[kind] and _jitter(diagnosis[kind], TYPICAL[kind], strength, generator) for kind in KINDS}
     return dataclasses.replace(diagnosis, **changed)
 

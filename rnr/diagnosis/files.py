@@ -1,6 +1,6 @@
 """A diagnosis as JSON: the keys ``fog``, ``shake``, ``rain``, ``noise`` (each null or an object) and ``scene``.
 
-Units and ranges are those of :mod:`rnr.diagnosis.types`.
+Units and ranges are those of :mod:`rnr.diagnosis.types`. Each degradation may state the ``chance`` that it is there.
 """
 
 import dataclasses
@@ -13,7 +13,11 @@ from rnr.diagnosis.types import FINDINGS, Diagnosis, quantities
 
 
 def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
-    return dataclasses.asdict(diagnosis)
+    content = dataclasses.asdict(diagnosis)
+    for kind in FINDINGS:
+        if content[kind] is not None and content[kind]["chance"] == 1:
+            del content[kind]["chance"]
+    return content
 
 
 def from_dict(data: Any) -> Diagnosis:
@@ -23,7 +27,7 @@ def from_dict(data: Any) -> Diagnosis:
     for kind, finding in FINDINGS.items():
         if (values := data[kind]) is None:
             continue
-        _check_keys(values, set(quantities(finding)), kind)
+        _check_keys(values, set(quantities(finding)), kind, {"chance"})
         if missing := [key for key, value in values.items() if value is None]:
             raise ValueError(f"{kind}.{missing[0]} must be a number, got null")
         findings[kind] = finding(**values)
@@ -48,12 +52,12 @@ def load(path: Path) -> Diagnosis:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _check_keys(data: Any, expected: set[str], what: str) -> None:
+def _check_keys(data: Any, expected: set[str], what: str, optional: set[str] = frozenset()) -> None:
     if not isinstance(data, dict):
         raise ValueError(
             f"{what} must be an object with the keys {', '.join(sorted(expected))}, got {type(data).__name__}"
         )
-    if unknown := set(data) - expected:
+    if unknown := set(data) - expected - optional:
         raise ValueError(f"{what} has no key {sorted(unknown)[0]!r}; its keys are {', '.join(sorted(expected))}")
     if missing := expected - set(data):
         raise ValueError(f"{what} lacks the key {sorted(missing)[0]!r}")

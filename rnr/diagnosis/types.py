@@ -68,12 +68,19 @@ def severity() -> Any:
 
 @dataclass(frozen=True)
 class Finding:
-    """What is said of one degradation that is there: its severity in [1, 100], then its parameters."""
+    """What is said of one degradation that is there: its severity in [1, 100], then its parameters.
+
+    ``chance``: how sure whoever says so is that it is there at all, in (0, 1]; the truth, and a person, are sure. It is not
+    part of what is written.
+    """
 
     severity: float | None
+    chance: float = dataclasses.field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
         name = type(self).__name__.lower()
+        if isinstance(self.chance, bool) or not isinstance(self.chance, (int, float)) or not 0 < self.chance <= 1:
+            raise ValueError(f"{name}.chance must be a number within (0, 1], got {self.chance!r}")
         for key, spec in quantities(type(self)).items():
             if (value := getattr(self, key)) is not None:
                 object.__setattr__(self, key, spec.check(f"{name}.{key}", value))
@@ -138,7 +145,7 @@ FINDINGS: dict[str, type[Finding]] = {"fog": Fog, "shake": Shake, "rain": Rain, 
 
 def quantities(finding: type[Finding]) -> dict[str, Quantity]:
     """The quantities of a kind of finding by name, severity first."""
-    return {f.name: f.metadata["quantity"] for f in dataclasses.fields(finding)}
+    return {f.name: f.metadata["quantity"] for f in dataclasses.fields(finding) if "quantity" in f.metadata}
 
 
 @dataclass(frozen=True)

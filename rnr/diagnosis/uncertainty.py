@@ -10,6 +10,7 @@ therefore added to its own interval, as independent errors add up: in quadrature
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -82,7 +83,7 @@ def drawn(examination: Examination, generator: torch.Generator) -> Diagnosis:
 
 
 def _redrawn(finding: Finding, intervals: dict[str, list[Interval]], generator: torch.Generator) -> Finding:
-    changes = {}
+    changes: dict[str, Any] = {"chance": 1.0}
     for key, spec in quantities(type(finding)).items():
         if key not in intervals:
             continue

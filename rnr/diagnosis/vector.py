@@ -18,8 +18,8 @@ SCALES = {
 def encode(diagnoses: Sequence[Diagnosis | None], like: Tensor) -> Tensor:
     """(B, D): diagnoses as numbers, on the device and in the type of ``like``.
 
-    For each degradation: is it known whether it is there, is it there, and for each quantity whether it is stated and
-    its value (a direction as cosine and sine of its double). Zeros stand for what is not.
+    For each degradation: is it known whether it is there, the chance that it is if it is said to be, and for each quantity
+    whether it is stated and its value (a direction as cosine and sine of its double). Zeros stand for what is not.
     """
     return torch.tensor([_encode_one(diagnosis) for diagnosis in diagnoses]).to(like)
 
@@ -28,7 +28,7 @@ def _encode_one(diagnosis: Diagnosis | None) -> list[float]:
     row: list[float] = []
     for kind in KINDS:
         finding = diagnosis and diagnosis[kind]
-        row += [float(diagnosis is not None), float(finding is not None)]
+        row += [float(diagnosis is not None), finding.chance if finding is not None else 0.0]
         for key, spec in quantities(FINDINGS[kind]).items():
             value = getattr(finding, key) if finding is not None else None
             if spec.period:

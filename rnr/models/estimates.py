@@ -184,7 +184,8 @@ def examination(reading: Reading, form: Form, temperatures: Temperatures) -> Exa
     found = estimates(reading, form)
     said = expected(reading.written, found)
     (spans,) = intervals(said, found, form, temperatures, [0.9])
-    return Examination(said, yes, spans)
+    sure = {kind: dataclasses.replace(said[kind], chance=yes[kind]) for kind in KINDS if said[kind] is not None}
+    return Examination(dataclasses.replace(said, **sure), yes, spans)
 
 
 def estimates(reading: Reading, form: Form) -> Estimates:

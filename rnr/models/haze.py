@@ -3,7 +3,9 @@
 A diagnosis gives the fog's light A and its mean transmission, not its shape; most of what dehazing loses, it loses there.
 A small U-Net looks at the whole photo, shrunk, and its dark channel, and says for each pixel how much fog lies before
 it. It may also correct A and the mean a little, as far as :data:`LIGHT_BOUND` and :data:`MEAN_BOUND`: enough for a
-reasoner's usual error, too little to overrule a person who edits the diagnosis.
+reasoner's usual error, too little to overrule a person who edits the diagnosis. Where the reasoner itself doubts that there
+is fog, the mean may be corrected by :data:`DOUBT_BOUND` as well, up to hardly any fog at all: to take out fog that is not
+there costs a good photo far more than to leave a little in.
 """
 
 from typing import NamedTuple
@@ -20,6 +22,7 @@ from rnr.models.unet import UNet, UNetSize, reflected, shrink
 SIDE = 192  # of the copy that the network sees, the longer one, in pixels
 LIGHT_BOUND = 0.08  # how far each channel of A may be corrected
 MEAN_BOUND = 0.7  # how far the mean transmission may be, in its logit
+DOUBT_BOUND = 6.0  # how much further, where the fog might as well be absent
 
 
 class Haze(NamedTuple):
@@ -35,8 +38,9 @@ class HazeNetwork(nn.Module):
     def __init__(self, facts: int, size: UNetSize) -> None:
         super().__init__()
         # In: the photo, the photo relative to A, the dark channel's transmission, how high up. Out: the optical depth's
-        # logarithm beside the dark channel's, and maps whose means correct the mean transmission and A.
-        self.network = UNet(8, 5, facts, size).to(memory_format=torch.channels_last)
+        # logarithm beside the dark channel's, and maps whose means correct the mean transmission, A, and the mean
+        # transmission again where it is in doubt.
+        self.network = UNet(8, 6, facts, size).to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, physics: Physics, facts: Tensor) -> Haze:
         """images: (B, 3, H, W) in [0, 1]. facts: (B, D)."""
@@ -50,8 +54,9 @@ class HazeNetwork(nn.Module):
         depth = (-clear.log()).clamp(min=0.01) * out[:, :1].clamp(-5, 5).exp()
         foggy = physics.transmission < 1
         mean = physics.transmission.clamp(MIN_TRANSMISSION + 0.01, 0.99)
-        mean = torch.where(foggy, (mean.logit() + MEAN_BOUND * corrections[:, 0]).sigmoid(), 1.0)
-        light = torch.where(foggy[:, None], physics.light + LIGHT_BOUND * corrections[:, 1:], physics.light)
+        moved = MEAN_BOUND * corrections[:, 0] + DOUBT_BOUND * physics.doubt * corrections[:, 4]
+        mean = torch.where(foggy, (mean.logit() + moved).sigmoid(), 1.0)
+        light = torch.where(foggy[:, None], physics.light + LIGHT_BOUND * corrections[:, 1:4], physics.light)
         return Haze(light.clamp(0, 1), bent(depth, mean))
 
 

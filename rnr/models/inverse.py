@@ -30,10 +30,12 @@ FLOOR = 0.1  # fog is never divided out by less than this transmission
 @dataclass(frozen=True)
 class Physics:
     """What the inverse needs of B diagnoses, with the values that change nothing where something is absent or not
-    stated. light: (B, 3). transmission: (B,). kernel: (B, 33, 33). k, b: (B,), -inf in b where there is no noise."""
+    stated. light: (B, 3). transmission: (B,). doubt: (B,), of the fog, 0 where it is certain or absent, to 1 where it might
+    as well be absent. kernel: (B, 33, 33). k, b: (B,), -inf in b where there is no noise."""
 
     light: Tensor
     transmission: Tensor
+    doubt: Tensor
     kernel: Tensor
     k: Tensor
     b: Tensor
@@ -41,12 +43,13 @@ class Physics:
     @classmethod
     def of(cls, diagnoses: Sequence[Diagnosis | None], like: Tensor) -> "Physics":
         """On the device and in the type of ``like``."""
-        light, transmission, blur, noise = [], [], [], []
+        light, transmission, doubt, blur, noise = [], [], [], [], []
         for diagnosis in diagnoses:
             fog, shake, readout = (diagnosis and diagnosis[kind] for kind in ("fog", "shake", "noise"))
             foggy = fog is not None and fog.transmission is not None
             light.append(fog.atmospheric_light if foggy else (1.0, 1.0, 1.0))
             transmission.append(fog.transmission if foggy else 1.0)
+            doubt.append(min(2 - 2 * fog.chance, 1.0) if foggy else 0.0)
             shaken = shake is not None and shake.length is not None
             blur.append((shake.direction, shake.length, shake.energy) if shaken else (0.0, 0.0, 1.0))
             noisy = readout is not None and readout.k is not None
@@ -59,6 +62,7 @@ class Physics:
         return cls(
             light=torch.tensor(light).to(like),
             transmission=torch.tensor(transmission).to(like),
+            doubt=torch.tensor(doubt).to(like),
             kernel=torch.where((length > 0).view(-1, 1, 1), kernel, delta),
             k=k,
             b=b,

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from rnr import grpo
 from rnr.data.batch import DegradedBatch
-from rnr.diagnosis import Diagnosis
 from rnr.diagnosis.cycle import degraded_again, shrunk
 from rnr.models.interfaces import TrainableRestorer
 from rnr.models.reward import depth_of_degraded
+from rnr.stages.spread import ByDiagnosis, Given
 
-Given = Sequence[Diagnosis | None]
+Policy = TrainableRestorer | ByDiagnosis
 
 
 class Prediction(NamedTuple):
@@ -51,22 +51,22 @@ class Aim(ABC):
     """See the module."""
 
     @abstractmethod
-    def draw(self, restorer: TrainableRestorer, batch: DegradedBatch, given: Given, group: int) -> Drawn:
+    def draw(self, restorer: Policy, batch: DegradedBatch, given: Given, group: int) -> Drawn:
         """N = ``group`` candidates a photo, and what the policy says of them."""
 
     @abstractmethod
-    def predict(self, restorer: TrainableRestorer, batch: DegradedBatch, given: Given, images: Tensor) -> Prediction:
+    def predict(self, restorer: Policy, batch: DegradedBatch, given: Given, images: Tensor) -> Prediction:
         """What the restorer, in whatever state its weights are, says of candidates (B, N, 3, H, W) that were drawn."""
 
 
 class _Moved(Aim):
     """Aims whose gradient flows through the candidates."""
 
-    def draw(self, restorer: TrainableRestorer, batch: DegradedBatch, given: Given, group: int) -> Drawn:
+    def draw(self, restorer: Policy, batch: DegradedBatch, given: Given, group: int) -> Drawn:
         moved = restorer.rollout(batch.degraded, given, batch.seed, group)
         return Drawn(moved.detach(), self.aimed(moved, batch, given))
 
-    def predict(self, restorer: TrainableRestorer, batch: DegradedBatch, given: Given, images: Tensor) -> Prediction:
+    def predict(self, restorer: Policy, batch: DegradedBatch, given: Given, images: Tensor) -> Prediction:
         return self.aimed(restorer.rollout(batch.degraded, given, batch.seed, images.shape[1]), batch, given)
 
     @abstractmethod
@@ -90,7 +90,7 @@ class Cycle(_Moved):
 class _Fixed(Aim):
     """Aims that hold the candidates fixed."""
 
-    def draw(self, restorer: TrainableRestorer, batch: DegradedBatch, given: Given, group: int) -> Drawn:
+    def draw(self, restorer: Policy, batch: DegradedBatch, given: Given, group: int) -> Drawn:
         with torch.no_grad():
             images = restorer.rollout(batch.degraded, given, batch.seed, group)
         return Drawn(images, self.predict(restorer, batch, given, images))
@@ -100,7 +100,7 @@ class _Fixed(Aim):
 class Own(_Fixed):
     """M is the first candidate of the rollout, which is what ``restore`` gives; the others are its exploration."""
 
-    def predict(self, restorer: TrainableRestorer, batch: DegradedBatch, given: Given, images: Tensor) -> Prediction:
+    def predict(self, restorer: Policy, batch: DegradedBatch, given: Given, images: Tensor) -> Prediction:
         return Prediction(restorer.rollout(batch.degraded, given, batch.seed, 1), images)
 
 
@@ -120,7 +120,7 @@ class FlowRestorer(Protocol):
 class OwnFlow(_Fixed):
     """``ValueError`` for a restorer that is no :class:`FlowRestorer`."""
 
-    def predict(self, restorer: TrainableRestorer, batch: DegradedBatch, given: Given, images: Tensor) -> Prediction:
+    def predict(self, restorer: Policy, batch: DegradedBatch, given: Given, images: Tensor) -> Prediction:
         if not isinstance(restorer, FlowRestorer):
             raise ValueError(f"{type(restorer).__name__} is no flow model: it has no velocities; take rnr.stages.aims.Own")
         return Prediction(*restorer.velocities(batch.degraded, images, given, batch.seed))

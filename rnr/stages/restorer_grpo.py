@@ -8,15 +8,17 @@ from torch import Tensor
 from rnr import grpo
 from rnr.data.batch import DegradedBatch
 from rnr.diagnosis import Diagnosis, ParseFailure
+from rnr.diagnosis.examination import Examination
 from rnr.metrics.judge import look
 from rnr.metrics.restoration import as_saved
 from rnr.models.interfaces import Reasoner, TrainableRestorer
 from rnr.models.reference import adapted_layers, without_adapters
 from rnr.models.reward import Reward, Rewards
-from rnr.stages.aims import Aim, Clean, Given
+from rnr.stages.aims import Aim, Clean, OwnFlow, Policy
 from rnr.stages.conditioning import Conditioning
 from rnr.stages.frozen import Frozen
 from rnr.stages.optimizer import Schedule
+from rnr.stages.spread import ByDiagnosis, Given, likely
 from rnr.stages.stage import Stage
 
 WATCHED = ("reward", "haze", "sharpness", "noise")
@@ -35,6 +37,8 @@ class RestorerGRPO(Stage):
         reward: the fall in severity, and the weight of the cycle beside it.
         kl_weight: of the mean squared distance to what the restorer predicts with its adapter switched off.
         group: N, the candidates a photo.
+        sampled: they differ by diagnoses drawn from how sure the reasoner is, not by the restorer's own rollout (see
+            :mod:`rnr.stages.spread`).
         floor: groups whose rewards have a standard deviation below this, in points of severity, are skipped.
         conditioning: only its ``fields`` count here; diagnoses are always the reasoner's own.
         schedule: of the optimiser.
@@ -43,7 +47,7 @@ class RestorerGRPO(Stage):
 
     Raises:
         ValueError: a group of fewer than two candidates, which has no advantage; a ``kl_weight`` below 0, or above 0 for a
-            restorer without an adapter.
+            restorer without an adapter; ``sampled`` with the aim ``OwnFlow``, whose candidates have one diagnosis.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class RestorerGRPO(Stage):
         reward: Reward = Reward(),  # noqa: B008  (frozen)
         kl_weight: float = 0.0,
         group: int = 4,
+        sampled: bool = False,
         floor: float = 0.5,
         conditioning: Conditioning = Conditioning(),  # noqa: B008  (frozen)
         schedule: Schedule = Schedule(learning_rate=1e-5),  # noqa: B008  (frozen)
@@ -67,10 +72,12 @@ class RestorerGRPO(Stage):
             raise ValueError(f"kl_weight must be at least 0, got {kl_weight}")
         if kl_weight and not adapted_layers(restorer):
             raise ValueError(f"kl_weight is {kl_weight:g}, but {type(restorer).__name__} has no adapter: give it a lora_rank")
+        if sampled and isinstance(aim, OwnFlow):
+            raise ValueError("sampled diagnoses do not go with the aim OwnFlow: a photo's velocity has one diagnosis")
         self.restorer = restorer
         self.judge = Frozen(reasoner, deal_reasoner)
         self.loss, self.aim, self.reward = loss, aim, reward
-        self.kl_weight, self.group, self.floor = kl_weight, group, floor
+        self.kl_weight, self.group, self.sampled, self.floor = kl_weight, group, sampled, floor
         self.conditioning = conditioning
 
     @property
@@ -80,26 +87,35 @@ class RestorerGRPO(Stage):
 
     def training_step(self, batch: DegradedBatch, batch_idx: int) -> Tensor:
         with self.judging():
-            answers = self.reasoner.diagnose(batch.degraded)
+            examined = self.reasoner.examine(batch.degraded)
+        answers = [each.diagnosis if isinstance(each, Examination) else each for each in examined]
         before = severities(answers).to(self.device)
         given = self.conditioning.keep(answers)
-        images, prediction = self.aim.draw(self.restorer, batch, given, self.group)
+        policy = self._policy(batch, examined)
+        images, prediction = self.aim.draw(policy, batch, given, self.group)
         with self.judging():
             rewards = self.reward(self.reasoner, images, batch.degraded, given, before)
         advantages = grpo.advantages(rewards.total, self.floor)
         energies = prediction.energies
         loss = self.loss(energies, advantages)
         if self.kl_weight:
-            kl = grpo.distances(prediction.value, self._reference(batch, given, images)).mean()
+            kl = grpo.distances(prediction.value, self._reference(policy, batch, given, images)).mean()
             self.log("train/kl", kl, batch_size=len(given))
             loss = loss + self.kl_weight * kl
         self._log_group(images, energies, rewards, advantages)
         return self.log_loss(loss, len(given))
 
+    def _policy(self, batch: DegradedBatch, examined: list[Examination | ParseFailure]) -> Policy:
+        if not self.sampled:
+            return self.restorer
+        sure = [each if isinstance(each, Examination) else None for each in examined]
+        groups = [likely(each, self.group, seed) for each, seed in zip(sure, batch.seed, strict=True)]
+        return ByDiagnosis(self.restorer, [self.conditioning.keep(group) for group in groups])
+
     @torch.no_grad()
-    def _reference(self, batch: DegradedBatch, given: Given, images: Tensor) -> Tensor:
+    def _reference(self, policy: Policy, batch: DegradedBatch, given: Given, images: Tensor) -> Tensor:
         with without_adapters(self.restorer):
-            return self.aim.predict(self.restorer, batch, given, images).value
+            return self.aim.predict(policy, batch, given, images).value
 
     def _log_group(self, images: Tensor, energies: Tensor, rewards: Rewards, advantages: grpo.Advantages) -> None:
         count = len(images)

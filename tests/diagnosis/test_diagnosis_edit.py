@@ -70,6 +70,13 @@ def test_only_the_kind_itself_changes(kind):
     assert changed[kind] != STATED[kind]
 
 
+def test_a_person_is_sure():
+    unsure = Diagnosis(fog=Fog(50, (0.8, 0.8, 0.8), 0.5, chance=0.6), noise=Noise(20, 0.1, 5, chance=0.7))
+    overruled = with_severity(unsure, "fog", 30)
+    assert (overruled.fog.chance, overruled.noise.chance) == (1, 0.7)
+    assert jitter(unsure, 0.1, torch.Generator()).fog.chance == 0.6
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_zero_is_absence(kind):
     assert with_severity(STATED, kind, 0) == dataclasses.replace(STATED, **{kind: None})

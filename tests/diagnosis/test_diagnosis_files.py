@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -25,6 +26,12 @@ def test_a_diagnosis_survives_a_file_exactly(tmp_path):
     assert "東京" in path.read_text(encoding="utf-8")  # a person may want to edit it
 
 
+def test_a_chance_is_kept_and_certainty_goes_without_saying():
+    unsure = Diagnosis(fog=Fog(50.0, (0.8, 0.8, 0.9), 0.4, chance=0.7))
+    assert to_dict(unsure)["fog"]["chance"] == 0.7 and from_dict(to_dict(unsure)) == unsure
+    assert "chance" not in to_dict(dataclasses.replace(unsure, fog=dataclasses.replace(unsure.fog, chance=1.0)))["fog"]
+
+
 def test_integers_are_fine():
     assert from_dict(CLEAN | {"fog": FOG}) == Diagnosis(fog=Fog(50.0, (0.8, 0.8, 0.9), 0.4))
 
@@ -47,6 +54,10 @@ def test_integers_are_fine():
         (CLEAN | {"fog": FOG | {"severity": True}}, "fog.severity must be a finite number, got True"),
         (CLEAN | {"fog": FOG | {"atmospheric_light": 0.8}}, "fog.atmospheric_light must be 3 numbers, got 0.8"),
         (CLEAN | {"fog": FOG | {"atmospheric_light": [0.8, None, 0.8]}}, "must be a finite number, got None"),
+        *(
+            (CLEAN | {"fog": FOG | {"chance": chance}}, "fog.chance must be a number within (0, 1], got")
+            for chance in (0, 1.1, "0.5", True, [], float("nan"))
+        ),
         (CLEAN | {"scene": 7}, "scene must be text or None, got 7"),
         (CLEAN | {"scene": ""}, "scene must be text or None, got ''"),
         (CLEAN | {"scene": "word " * 31}, "at most 30 words, got 31"),

@@ -102,7 +102,7 @@ def test_keep_states_just_the_fields(diagnosis, fields):
         assert (kept[kind] is None) == (diagnosis[kind] is None)
         if kept[kind] is not None:
             for key, value in dataclasses.asdict(kept[kind]).items():
-                stated = ("severity" if key == "severity" else "parameters") in fields
+                stated = key == "chance" or ("severity" if key == "severity" else "parameters") in fields
                 assert value == (getattr(diagnosis[kind], key) if stated else None)
     assert kept.keep(fields) == kept
     assert diagnosis.keep(iter(FIELDS)) == diagnosis

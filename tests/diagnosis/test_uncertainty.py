@@ -1,5 +1,6 @@
 """Intervals that hold for each number by itself, and diagnoses drawn by how sure one is."""
 
+import dataclasses
 import math
 
 import pytest
@@ -61,6 +62,8 @@ def test_the_sure_is_drawn_as_it_is():
     one = drawn(examined, torch.Generator().manual_seed(0))
     assert (one.fog, one.rain) == (FOGGY.fog, FOGGY.rain)
     assert one.shake is not None  # its chance is 1, whatever the diagnosis says
+    doubted = Diagnosis(fog=dataclasses.replace(FOGGY.fog, chance=0.6))
+    assert drawn(sure(doubted, 1.0), torch.Generator()).fog.chance == 1, "drawn as if it were the truth"
     assert drawn(sure(FOGGY, 0.0), torch.Generator()) == Diagnosis()
 
 

@@ -11,8 +11,8 @@ from rnr.data.photos import FORMATS, PhotoError, open_photo, photo_size
 from rnr.diagnosis import Diagnosis, Fog, Noise, ParseFailure, Rain, Shake, files, parse, render
 
 FULL = Diagnosis(
-    Fog(55.9, (0.86, 0.91, 0.79), 0.43), Shake(20, 45, 7.5, 0.2), Rain(8, 0.002, -10, 20, 2, 0.5, (0.8, 0.8, 0.9)),
-    Noise(12.4, 0.12, 5), "A red bus before a brick building.",
+    Fog(55.9, (0.86, 0.91, 0.79), 0.43, chance=0.7), Shake(20, 45, 7.5, 0.2),
+    Rain(8, 0.002, -10, 20, 2, 0.5, (0.8, 0.8, 0.9)), Noise(12.4, 0.12, 5), "A red bus before a brick building.",
 )  # fmt: skip
 TEXTS = [render(FULL), render(Diagnosis()), render(Diagnosis(fog=FULL.fog, scene="Überall 雨."))]
 JSON = json.dumps(files.to_dict(FULL)).encode()

@@ -222,6 +222,12 @@ def test_a_code_tells_zero_from_not_stated(kind):
     assert not a.equal(b)
 
 
+def test_a_code_tells_how_sure_a_finding_is():
+    unsure = dataclasses.replace(ALL, fog=dataclasses.replace(ALL.fog, chance=0.6))
+    difference = encode([ALL], LIKE) - encode([unsure], LIKE)
+    assert difference[difference != 0].tolist() == pytest.approx([0.4])
+
+
 def shaken(direction):
     return Diagnosis(shake=Shake(20, direction, 3.0, 0.2))
 

@@ -5,7 +5,7 @@ import torch
 
 from rnr.degradation import fog
 from rnr.diagnosis import Diagnosis, Fog
-from rnr.models.haze import LIGHT_BOUND, MEAN_BOUND, HazeNetwork, bent
+from rnr.models.haze import DOUBT_BOUND, LIGHT_BOUND, MEAN_BOUND, HazeNetwork, bent
 from rnr.models.inverse import Physics, dehaze
 from rnr.models.unet import UNetSize
 
@@ -70,6 +70,17 @@ def test_it_corrects_no_further_than_it_may(photo):
     off = (found.light - physics.light).abs()
     assert 0 < off.max() <= LIGHT_BOUND + 1e-6
     assert 0 < found.t.mean(dim=(1, 2, 3)).logit().abs().max() <= MEAN_BOUND + 1e-3
+
+
+@pytest.mark.parametrize("chance", [1.0, 0.9, 0.5])
+def test_it_may_overrule_a_fog_as_far_as_it_is_doubted(photo, chance):
+    doubted = dataclasses.replace(FOG.fog, chance=chance)
+    physics = Physics.of([Diagnosis(fog=doubted)], photo[None])
+    model = network()
+    torch.nn.init.constant_(model.network.head.bias[-4:], 30.0)  # all for less fog, as far as that is allowed
+    found = model(photo[None], physics, FACTS[:1])
+    assert found.t.mean().logit().item() == pytest.approx(DOUBT_BOUND * (2 - 2 * chance), abs=0.03)
+    assert found.light.equal(physics.light)
 
 
 def test_it_learns_where_the_fog_is(photo, depth):

@@ -12,7 +12,7 @@ import torch
 from diffusers import QwenImageEditPipeline, QwenImageTransformer2DModel
 from peft import PeftModel
 from tiny_stages import tiny_data, tiny_reasoner, tiny_trainer
-from together import PROCESSES, STRATEGIES, Losses, Task, edit_restorer, ends, start, together, trained, until
+from together import PROCESSES, STRATEGIES, Hold, Losses, Task, edit_restorer, ends, start, together, trained, until
 from transformers import Qwen3VLForConditionalGeneration
 
 from rnr.grpo import Anchored
@@ -53,8 +53,8 @@ def train(task: Task) -> list[float]:
     torch.set_num_threads(1)
     losses = Losses()
     trainer = tiny_trainer(
-        task.folder, task.steps, callbacks=[losses, SaveWeights(), KeepCheckpoint(minutes=0)], devices=PROCESSES,
-        strategy=STRATEGIES[task.strategy](), use_distributed_sampler=False,
+        task.folder, task.steps, callbacks=[losses, SaveWeights(), KeepCheckpoint(minutes=0), *[Hold()] * task.hold],
+        devices=PROCESSES, strategy=STRATEGIES[task.strategy](), use_distributed_sampler=False,
     )  # fmt: skip
     stage = stage_of(task.stage)
     adapters = [p for name, p in stage.named_parameters() if ".lora_B" in name]
@@ -69,7 +69,7 @@ def test_a_stage_is_trained_killed_resumed_and_exported(stage, tmp_path):
     whole = Task(stage, tmp_path / "whole", tmp_path, "ZeRO-3", STEPS)
     cut = replace(whole, folder=tmp_path / "cut")
     undisturbed = together(train, whole)
-    processes = start(train, cut)
+    processes = start(train, replace(cut, hold=True))
     until((cut.folder / "checkpoints/last.ckpt").exists)
     time.sleep(random.Random(stage).uniform(0, 2))
     for victim in KILLED[stage]:

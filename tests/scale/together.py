@@ -14,12 +14,11 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
 from safetensors.torch import load_file
-from tiny_stages import tiny_data, tiny_restorer, tiny_stage, tiny_trainer
+from tiny_stages import opinionated, tiny_data, tiny_restorer, tiny_stage, tiny_trainer
 
 from rnr.data import dataset
 from rnr.data.datamodule import DegradationDataModule
 from rnr.data.dataset import TrainBatches
-from rnr.diagnosis import Diagnosis, Fog, Noise
 from rnr.models.qwen_image_edit import QwenImageEditRestorer
 from rnr.models.small_restorer import SmallRestorer
 from rnr.stages import RestorerSFT
@@ -78,7 +77,8 @@ class Losses(Callback):
 
 @dataclass(frozen=True)
 class Task:
-    """What a process is to do. photos: for validation. sizes differ, so that processes have unequal work."""
+    """What a process is to do. photos: for validation. sizes differ, so that processes have unequal work. hold: stand still
+    before the last step, to be killed."""
 
     stage: str
     folder: Path
@@ -87,6 +87,15 @@ class Task:
     steps: int = 3
     stop_after: int | None = None
     resume: bool = False
+    hold: bool = False
+
+
+class Hold(Callback):
+    """Before the last step, for a minute."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == trainer.max_steps - 1:
+            time.sleep(60)
 
 
 class StopAfter(Callback):
@@ -136,12 +145,7 @@ def _stage(name: str):
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
         stage.reasoner.model.config.tie_word_embeddings = False
         stage.reasoner.model.config.text_config.tie_word_embeddings = False
-    if name.startswith("grpo"):  # an untrained reasoner's opinion would let every group be skipped
-        answers = [Diagnosis(Fog(50, (0.8, 0.8, 0.8), 0.5), noise=Noise(20, 0.1, 5))]
-        stage.reasoner.diagnose = lambda images, fields=None: answers * len(images)
-        stage.reasoner.severities = lambda images: images.mean(dim=(2, 3)).mean(dim=1, keepdim=True).repeat(1, 4) * 100
-        stage.floor = 1e-6
-    return stage
+    return opinionated(stage) if name.startswith("grpo") else stage
 
 
 def train(task: Task) -> tuple[list[float], dict[str, float]]:

@@ -6,26 +6,15 @@ import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from PIL import Image
-from tiny_stages import tiny_data, tiny_restorer, tiny_stage, tiny_trainer
+from tiny_stages import FOUND, opinionated, tiny_data, tiny_restorer, tiny_stage, tiny_trainer
 
 from rnr.data.datamodule import Sources
 from rnr.data.photos import shipped_photos
-from rnr.diagnosis import Diagnosis, Fog, Noise
 from rnr.grpo import Anchored, PolicyGradient, Supervised
 from rnr.metrics.judge import look
 from rnr.models.reward import Reward
 from rnr.stages import RestorerGRPO
-from rnr.stages.aims import Clean, Cycle, Own
-
-FOUND = Diagnosis(Fog(50, (0.8, 0.8, 0.8), 0.5), noise=Noise(20, 0.1, 5))
-
-
-def opinionated(stage):
-    """An untrained reasoner's opinion would let every group be skipped."""
-    stage.reasoner.diagnose = lambda images, fields=None: [FOUND] * len(images)
-    stage.reasoner.severities = lambda images: images.mean(dim=(2, 3)).mean(dim=1, keepdim=True).repeat(1, 4) * 100
-    stage.floor = 1e-6
-    return stage
+from rnr.stages.aims import Clean, Cycle, Own, OwnFlow
 
 
 def adapted():
@@ -56,6 +45,22 @@ def test_every_aim_trains_and_what_it_learned_from_is_logged(tmp_path, aim, loss
     assert logged["train/reward_cycle"] < 0 < logged["train/reward_spread"]
     assert (logged["train/groups_used"], logged["train/groups_skipped"]) == (1, 0)
     assert {"train/energy", "train/haze", "train/sharpness", "train/noise"} <= logged.keys()
+
+
+def test_candidates_by_sampled_diagnoses_train_and_have_a_spread(tmp_path):
+    stage = opinionated(tiny_stage("grpo"))
+    stage.sampled = True
+    stage.restorer.jitter = 0.0  # of its own rollout, which would leave no spread
+    trainer = tiny_trainer(tmp_path, steps=2)
+    trainer.fit(stage, tiny_data())
+    logged = trainer.callback_metrics
+    assert logged["train/reward_spread"] > 0 and (logged["train/groups_used"], logged["train/groups_skipped"]) == (1, 0)
+
+
+def test_sampled_diagnoses_are_refused_where_a_photo_has_but_one():
+    stage = tiny_stage("grpo")
+    with pytest.raises(ValueError, match="sampled diagnoses do not go with the aim OwnFlow"):
+        RestorerGRPO(stage.restorer, stage.reasoner, stage.loss, OwnFlow(), sampled=True)
 
 
 def test_a_skipped_group_is_counted_and_teaches_nothing(tmp_path):

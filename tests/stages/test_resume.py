@@ -8,9 +8,8 @@ import torch
 from lightning import Callback
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from safetensors.torch import load_file
-from tiny_stages import tiny_data, tiny_stage, tiny_trainer
+from tiny_stages import opinionated, tiny_data, tiny_stage, tiny_trainer
 
-from rnr.diagnosis import Diagnosis, Fog, Noise
 from rnr.stages.callbacks import KeepCheckpoint, SaveWeights
 
 STEPS = 7
@@ -46,12 +45,8 @@ def run(name: str, folder: Path, data: dict, changes: dict, checkpoint: Path | N
         torch.manual_seed(1)
         for parameter in stage.parameters():
             parameter.data += 0.1 * parameter.requires_grad
-    if name == "grpo":  # an untrained reasoner's opinion would let every group be skipped
-        stage.reasoner.diagnose = lambda images, fields=None: [
-            Diagnosis(Fog(50, (0.8, 0.8, 0.8), 0.5), noise=Noise(20, 0.1, 5))
-        ] * len(images)
-        stage.reasoner.severities = lambda images: images.mean(dim=(2, 3)).mean(dim=1, keepdim=True).repeat(1, 4) * 100
-        stage.floor = 1e-6
+    if name == "grpo":
+        opinionated(stage)
     losses = Losses(copies)
     average = [EMAWeightAveraging(decay=0.7)] if name != "reasoner_sft" else []
     callbacks = [losses, SaveWeights(), *average, KeepCheckpoint(minutes=0)]

@@ -9,7 +9,7 @@ import torch
 from lightning import Callback
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_stages import tiny_data, tiny_restorer, tiny_stage, tiny_trainer
+from tiny_stages import opinionated, tiny_data, tiny_restorer, tiny_stage, tiny_trainer
 
 from rnr.data.batch import DegradedBatch
 from rnr.data.datamodule import Sources, degrade
@@ -45,11 +45,7 @@ def test_training_changes_the_trained_model_alone_and_saves_it(name, tmp_path):
     frozen = None if name == "reasoner_sft" else {k: v.clone() for k, v in stage.reasoner.state_dict().items()}
     before = {k: v.clone() for k, v in stage.state_dict().items()}
     if name == "grpo":
-        # Answers of an untrained reasoner do not parse, which would skip every group; a stub has an opinion.
-        answers = [Diagnosis(Fog(50, (0.8, 0.8, 0.8), 0.5), noise=Noise(20, 0.1, 5))]
-        stage.reasoner.diagnose = lambda images, fields=None: answers * len(images)
-        stage.reasoner.severities = lambda images: images.mean(dim=(2, 3)).mean(dim=1, keepdim=True).repeat(1, 4) * 100
-        stage.floor = 1e-6
+        opinionated(stage)
     trainer = tiny_trainer(tmp_path)
     trainer.fit(stage, tiny_data())
     assert trainer.global_step == 3
