@@ -58,7 +58,7 @@ fit: $(READY)  ## the three stages, one after the other, as their configs stand
 	$(BIN)/rnr fit --config lightning_configs/restorer_sft.yaml
 	$(BIN)/rnr fit --config lightning_configs/grpo.yaml
 
-baselines: $(READY)  ## the rows of Table 2, at a quick setting (ARGS="--steps 4000 --data.sources.test=[DIR]" for more)
+baselines: $(READY)  ## the rows of Table 2, on two photos (ARGS="--data.sources.test=[DIR] --data.eval_draws=3" for more)
 	$(BIN)/rnr baselines $(ARGS)
 
 ablations: $(READY)  ## the rows of Table 3, at a quick setting (ARGS="--sft-steps 4000 ..." for more)

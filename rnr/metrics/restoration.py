@@ -11,7 +11,6 @@ The conventions, all of them here:
 """
 
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 MAX_PSNR = 100.0
 """PSNR in dB of equal images, and the most that any pair gets: an infinity would swallow every mean that it enters.
@@ -27,6 +26,8 @@ def as_saved(images: Tensor) -> Tensor:
 
 def psnr(restored: Tensor, clean: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, (B,), at most :data:`MAX_PSNR`. restored, clean: (B, 3, H, W) in [0, 1]."""
+    from torchmetrics.functional.image import peak_signal_noise_ratio  # brings 50 MB that a repair has no use for
+
     check(restored, clean)
     ratios = peak_signal_noise_ratio(
         as_saved(restored), as_saved(clean), data_range=1.0, reduction="none", dim=(1, 2, 3)
@@ -40,6 +41,8 @@ def ssim(restored: Tensor, clean: Tensor) -> Tensor:
     torchmetrics reflects the image at its borders and averages over all of it; the border is cut off here before the
     mean: on a photo of 61 x 83 pixels that moves it by up to 0.014. float32 is within 1e-4 of scikit-image's float64.
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     check(restored, clean)
     if min(clean.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(f"SSIM needs images of at least 11 x 11 pixels, got {clean.shape[-2]} x {clean.shape[-1]}")
