@@ -39,8 +39,10 @@ METHODS = {
         "--model.init_args.reward.cycle_weight=100",
     ],
 }
-"""What each row adds to ``grpo.yaml``. The last is ``anchored`` with candidates that the reasoner thinks likely, and with the
-cycle in their reward."""
+"""What each row adds to ``grpo.yaml``."""
+
+EXTRA = ("sampled_cycle",)
+"""Run if named: ``anchored`` with candidates that the reasoner thinks likely, and with the cycle in their reward."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -59,8 +61,8 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--seeds", type=int, default=1, help="runs of each row, which differ in their seed (default 1)")
     parser.add_argument(
-        "--only", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="ROW",
-        help=f"of {', '.join(METHODS)} (default all); the control is always run",
+        "--only", nargs="+", choices=list(METHODS), default=[name for name in METHODS if name not in EXTRA], metavar="ROW",
+        help=f"of {', '.join(METHODS)} (default all but {', '.join(EXTRA)}); the control is always run",
     )  # fmt: skip
     parser.add_argument(
         "--test", type=Path, nargs="+", default=[None], metavar="FOLDER", help="of test photos, a table each (the config's)"
