@@ -259,8 +259,8 @@ def _candidates(
         varied = likely(examined, setting.group, seed)
     else:
         generator = torch.Generator().manual_seed(seed)
-        errors = range(setting.group - 1)
-        varied = [diagnosis, *(diagnosis and jitter(diagnosis, setting.jitter, generator) for _ in errors)]
+        others = range(setting.group - 1)
+        varied = [diagnosis, *(diagnosis and jitter(diagnosis, setting.jitter, generator) for _ in others)]
     images = image.expand(setting.group, -1, -1, -1)
     return restorer.restore(images, varied, [seed] * setting.group)[None]
 

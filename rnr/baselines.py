@@ -34,9 +34,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--configs", type=Path, default=Path("lightning_configs"), help="folder (lightning_configs)")
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="files in baselines/ without .yaml (default: all)")
     parser.add_argument(
-        "--steps", type=int, default=0, help="train the networks of one task anew, so many steps each (default: as they ship)"
+        "--steps", type=int, default=0, 
+        help="train the networks of one task anew, so many steps each (default: those trained before, or else as they ship)"
     )
     args, options = parser.parse_known_args(argv)
+    if args.steps < 0:
+        parser.error(f"argument --steps: must be at least 0, got {args.steps}")
     try:
         rows = _rows(args.configs / "baselines", args.rows)
     except ValueError as error:
@@ -82,7 +85,8 @@ def _report(files: dict[str, list[Path]], faults: dict[str, str], steps: int | N
     """Prints and writes the tables; returns the title and the rows of what was measured."""
     rows = compared(files, REFERENCE)
     title = f"Table 2, measured; differences to {REFERENCE} with 95 % intervals over photos"
-    trained = "" if steps is None else f"\nNetworks of one task were trained for {steps} steps.\n"
+    left = f"\nNetworks of one task are those in {FOLDER}/training.\n" if (FOLDER / "training").is_dir() else ""
+    trained = left if steps is None else f"\nNetworks of one task were trained for {steps} steps.\n"
     missing = "".join(f"- {name}: no result: {reason}\n" for name, reason in faults.items())
     paper = published.rows(published.TABLE_2)
     paper_title = "Table 2, as the paper prints it; other draws of the degradation, its own models"

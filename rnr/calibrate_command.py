@@ -38,8 +38,9 @@ def calibrate(argv: Sequence[str]) -> int:
         prog="rnr calibrate",
         description="Degrade held-out photos, examine them, and fit the temperatures at which the reasoner is as sure as it "
         "may be. PHOTOS must be none that it was trained on, where it is surer than elsewhere, nor any that figures are "
-        "reported of. No diagnosis changes, only how sure it is. The figures 'after' are of temperatures that the other "
-        "half of the photos gave; the rivals never look: one says the base rate, one the middle of the true numbers.",
+        "reported of. Nothing that is said changes, only how sure it is; the compact restorer goes by that too. The figures "
+        "'after' are of temperatures that the other half of the photos gave; the rivals never look: one says the base rate, "
+        "one the middle of the true numbers.",
     )
     add_photo_sources(parser)
     add_weights(parser, "reasoner")

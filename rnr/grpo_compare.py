@@ -6,8 +6,8 @@ through are not run again.
 """
 
 import argparse
+import hashlib
 import json
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,7 +111,8 @@ def _runs(args: argparse.Namespace, options: Sequence[str]) -> tuple[list[Run], 
     def test(run: str, own: Sequence[str], photos: Path | None) -> Run:
         if photos is None:
             return Run("test", args.output / run, configs, (*options, *own))
-        folder = args.output / run / re.sub(r"\W+", "-", str(photos)).strip("-")
+        digest = hashlib.sha256(str(photos).encode()).hexdigest()[:6]  # of two folders with names alike
+        folder = args.output / run / f"test-{photos.resolve().name}-{digest}"
         return Run("test", folder, configs, (*options, *own, f"--data.sources.test=[{photos}]"))
 
     tests = {photos: {name: [test(*run, photos) for run in runs] for name, runs in trained.items()} for photos in args.test}

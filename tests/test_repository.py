@@ -25,6 +25,13 @@ def test_every_file_imports_only_from_below():
     assert said.returncode == 0, said.stdout
 
 
+def test_a_repair_imports_neither_torchmetrics_nor_matplotlib():
+    """Together some 55 MB."""
+    asked = "import sys, rnr.pipeline; print({'torchmetrics', 'matplotlib', 'lightning'} & set(sys.modules))"
+    said = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "set()"
+
+
 def test_shipped_weights_are_safetensors_under_forty_megabytes():
     files = [path for path in SHIPPED.rglob("*") if path.is_file()]
     assert {path.parent.name for path in files if path.suffix == ".safetensors"} == {

@@ -6,6 +6,7 @@ Units and ranges are those of :mod:`rnr.diagnosis.types`. Each degradation may s
 import dataclasses
 import json
 import os
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,12 @@ def load(path: Path) -> Diagnosis:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _check_keys(data: Any, expected: set[str], what: str, optional: set[str] = frozenset()) -> None:
+def _check_keys(data: Any, expected: set[str], what: str, optional: Set[str] = frozenset()) -> None:
     if not isinstance(data, dict):
         raise ValueError(
             f"{what} must be an object with the keys {', '.join(sorted(expected))}, got {type(data).__name__}"
         )
     if unknown := set(data) - expected - optional:
-        raise ValueError(f"{what} has no key {sorted(unknown)[0]!r}; its keys are {', '.join(sorted(expected))}")
+        raise ValueError(f"{what} has no key {sorted(unknown)[0]!r}; its keys are {', '.join(sorted(expected | optional))}")
     if missing := expected - set(data):
         raise ValueError(f"{what} lacks the key {sorted(missing)[0]!r}")

@@ -9,9 +9,9 @@ temperature T that held-out photos tell (Guo et al., On Calibration of Modern Ne
 
     p_i = exp(l_i / T) / sum_j exp(l_j / T)
 
-Calibration changes no diagnosis, only how sure it is: yes stays yes, and a number stays the expectation at T = 1. For digits
-are no scale: a little more chance for a wrong first digit, which hardly moves the middle 90 %, moves the expectation of a
-density of 0.0013 by several times its size.
+Calibration changes nothing that is said, only how sure it is: yes stays yes, and a number stays the expectation at T = 1. (A
+restorer may go by how sure a diagnosis is; repairs by it then change.) For digits are no scale: a little more chance for a
+wrong first digit, which hardly moves the middle 90 %, moves the expectation of a density of 0.0013 by several times its size.
 """
 
 import dataclasses
@@ -184,8 +184,7 @@ def examination(reading: Reading, form: Form, temperatures: Temperatures) -> Exa
     found = estimates(reading, form)
     said = expected(reading.written, found)
     (spans,) = intervals(said, found, form, temperatures, [0.9])
-    sure = {kind: dataclasses.replace(said[kind], chance=yes[kind]) for kind in KINDS if said[kind] is not None}
-    return Examination(dataclasses.replace(said, **sure), yes, spans)
+    return Examination(said, yes, spans)
 
 
 def estimates(reading: Reading, form: Form) -> Estimates:

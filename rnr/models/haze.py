@@ -3,9 +3,9 @@
 A diagnosis gives the fog's light A and its mean transmission, not its shape; most of what dehazing loses, it loses there.
 A small U-Net looks at the whole photo, shrunk, and its dark channel, and says for each pixel how much fog lies before
 it. It may also correct A and the mean a little, as far as :data:`LIGHT_BOUND` and :data:`MEAN_BOUND`: enough for a
-reasoner's usual error, too little to overrule a person who edits the diagnosis. Where the reasoner itself doubts that there
-is fog, the mean may be corrected by :data:`DOUBT_BOUND` as well, up to hardly any fog at all: to take out fog that is not
-there costs a good photo far more than to leave a little in.
+reasoner's usual error, too little to overrule a person who edits the diagnosis, and so is sure. Where the reasoner itself
+doubts that there is fog, the mean may be corrected by :data:`DOUBT_BOUND` as well, up to hardly any fog at all (or to dense
+fog): to take out fog that is not there costs a good photo far more than to leave a little in.
 """
 
 from typing import NamedTuple
@@ -55,7 +55,7 @@ class HazeNetwork(nn.Module):
         foggy = physics.transmission < 1
         mean = physics.transmission.clamp(MIN_TRANSMISSION + 0.01, 0.99)
         moved = MEAN_BOUND * corrections[:, 0] + DOUBT_BOUND * physics.doubt * corrections[:, 4]
-        mean = torch.where(foggy, (mean.logit() + moved).sigmoid(), 1.0)
+        mean = torch.where(foggy, (mean.logit() + moved).sigmoid().clamp(min=MIN_TRANSMISSION + 0.01), 1.0)
         light = torch.where(foggy[:, None], physics.light + LIGHT_BOUND * corrections[:, 1:4], physics.light)
         return Haze(light.clamp(0, 1), bent(depth, mean))
 

@@ -159,7 +159,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
     def examine(self, images: Tensor, fields: Sequence[str] = FIELDS) -> list[Examination | ParseFailure]:
         """See :meth:`Reasoner.examine`. Words are greedy, numbers the expectation over what their digits might have been;
         written in the form of a diagnosis, and no further than the last line that ``fields`` ask for. ``temperatures`` say
-        how sure it is, and change nothing else."""
+        how sure it is, and change nothing that is said."""
         return [
             reading if isinstance(reading, ParseFailure) else examination(reading, self.form, self.temperatures)
             for reading in self.weigh(images, fields)

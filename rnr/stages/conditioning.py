@@ -16,7 +16,8 @@ from rnr.models.interfaces import Reasoner
 class Conditioning:
     """How diagnoses are mixed in training; validation and test always take the reasoner's, or the truth without one.
 
-    fields: what of a diagnosis the restorer ever sees (Table 3's rows are choices of these).
+    fields: what of a diagnosis the restorer ever sees (Table 3's rows are choices of these). Presence comes with its
+        chance.
     predicted: share of training batches with the reasoner's own diagnoses; the others have the truth.
     none: share of photos whose diagnosis is withheld.
     drop: share of photos of which one present degradation is withheld.

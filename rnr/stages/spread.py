@@ -1,7 +1,8 @@
 """What makes the candidates of a group differ: the restorer's own rollout, or diagnoses that might be true as well.
 
 With the second, a reward compares what would be made of a photo if this or that were true, as far as the reasoner thinks it
-likely: where it is sure the candidates are alike, where it is not they are apart.
+likely: where it is sure the candidates are alike, where it is not they are apart. A cycle in the reward takes the said
+diagnosis for all of them, and so favours that; a candidate judged by its own could please it at will.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ class ByDiagnosis:
     def rollout(self, degraded: Tensor, diagnoses: Given, seeds: Sequence[int], group: int) -> Tensor:
         """As :meth:`TrainableRestorer.rollout`; ``diagnoses`` do not count beyond the first candidate. Of a photo all are
         drawn from one seed, so that nothing but the diagnosis is different."""
-        if group == 1:
+        if group == 1:  # what a batch is asked for besides its candidates need not be one of them
             return self.restorer.rollout(degraded, diagnoses, seeds, 1)
         each = [diagnosis for photo in self.diagnoses for diagnosis in photo[:group]]
         seed_of_each = [seed for seed in seeds for _ in range(group)]

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 import torch
-from diagnosis_strategies import diagnoses as any_diagnosis
+from diagnosis_strategies import doubtful as any_diagnosis
 from diagnosis_strategies import subsets
 from hypothesis import given
 from hypothesis import strategies as st

@@ -2,7 +2,7 @@ import dataclasses
 import json
 
 import pytest
-from diagnosis_strategies import diagnoses
+from diagnosis_strategies import doubtful as diagnoses
 from hypothesis import given
 
 from rnr.diagnosis import Diagnosis, Fog

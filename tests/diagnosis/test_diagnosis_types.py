@@ -2,7 +2,8 @@ import dataclasses
 import math
 
 import pytest
-from diagnosis_strategies import diagnoses, subsets
+from diagnosis_strategies import doubtful as diagnoses
+from diagnosis_strategies import subsets
 from hypothesis import given
 
 from rnr.diagnosis import FIELDS, KINDS, Diagnosis, Fog, Noise, Rain, Shake

@@ -83,6 +83,14 @@ def test_it_may_overrule_a_fog_as_far_as_it_is_doubted(photo, chance):
     assert found.light.equal(physics.light)
 
 
+def test_overruled_towards_dense_fog_it_can_still_learn(photo):
+    physics = Physics.of([Diagnosis(fog=dataclasses.replace(FOG.fog, chance=0.5))], photo[None])
+    model = network()
+    torch.nn.init.constant_(model.network.head.bias[-4:], -30.0)
+    t = model(photo[None], physics, FACTS[:1]).t
+    assert t.isfinite().all() and 0.05 < t.mean() < 0.07 and t.std() > 0
+
+
 def test_it_learns_where_the_fog_is(photo, depth):
     light, beta = torch.tensor([[0.9, 0.85, 0.8]]), torch.tensor([1.5])
     t = fog.transmission(depth[None], beta)

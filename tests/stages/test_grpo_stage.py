@@ -6,10 +6,11 @@ import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from PIL import Image
-from tiny_stages import FOUND, opinionated, tiny_data, tiny_restorer, tiny_stage, tiny_trainer
+from tiny_stages import EXAMINED, FOUND, opinionated, tiny_data, tiny_restorer, tiny_stage, tiny_trainer
 
 from rnr.data.datamodule import Sources
 from rnr.data.photos import shipped_photos
+from rnr.diagnosis import ParseFailure
 from rnr.grpo import Anchored, PolicyGradient, Supervised
 from rnr.metrics.judge import look
 from rnr.models.reward import Reward
@@ -57,6 +58,15 @@ def test_candidates_by_sampled_diagnoses_train_and_have_a_spread(tmp_path):
     assert logged["train/reward_spread"] > 0 and (logged["train/groups_used"], logged["train/groups_skipped"]) == (1, 0)
 
 
+def test_sampled_a_photo_without_a_diagnosis_is_skipped(tmp_path):
+    stage = opinionated(tiny_stage("grpo"))
+    stage.sampled, stage.group = True, 4
+    stage.reasoner.examine = lambda images, fields=None: [EXAMINED, *[ParseFailure("", "no text")] * (len(images) - 1)]
+    trainer = tiny_trainer(tmp_path, steps=1)
+    trainer.fit(stage, tiny_data())
+    assert trainer.callback_metrics["train/groups_skipped"] == 1
+
+
 def test_sampled_diagnoses_are_refused_where_a_photo_has_but_one():
     stage = tiny_stage("grpo")
     with pytest.raises(ValueError, match="sampled diagnoses do not go with the aim OwnFlow"):
@@ -74,14 +84,15 @@ def test_a_skipped_group_is_counted_and_teaches_nothing(tmp_path):
     assert trainer.callback_metrics["train/groups_skipped"] == 2
 
 
-@pytest.mark.parametrize("aim", [Clean(), Own()], ids=repr)
-def test_kl_is_zero_at_the_start_and_holds_the_policy_back(tmp_path, aim):
+@pytest.mark.parametrize(("aim", "sampled"), [(Clean(), False), (Own(), False), (Clean(), True)], ids=repr)
+def test_kl_is_zero_at_the_start_and_holds_the_policy_back(tmp_path, aim, sampled):
     moved = []
     for weight in (1e-9, 1e4):
         stage = tiny_stage("grpo")
         stage = opinionated(
             RestorerGRPO(adapted(), stage.reasoner, stage.loss, aim, kl_weight=weight, group=2, schedule=stage.schedule)
         )
+        stage.sampled = sampled
         kl = []
         plain = stage.log
         stage.log = lambda name, value, plain=plain, kl=kl, **more: (

@@ -9,7 +9,8 @@ from rnr.stages.spread import ByDiagnosis, likely
 
 def test_the_first_of_the_likely_diagnoses_is_the_said_one_and_the_others_follow_from_the_seed():
     first, *others = likely(EXAMINED, 16, 3)
-    assert first == FOUND and others == likely(EXAMINED, 16, 3)[1:] != likely(EXAMINED, 16, 4)[1:]
+    assert first == EXAMINED.diagnosis and first.fog.chance == 0.6
+    assert others == likely(EXAMINED, 16, 3)[1:] != likely(EXAMINED, 16, 4)[1:]
     assert {each.fog is None for each in others} == {True, False}, "there by a chance of 0.6"
     assert not any(each.noise is None for each in others)
 
