@@ -33,16 +33,10 @@ METHODS = {
     "anchored": [_loss("Anchored", tau=TAU, weight=WEIGHT)],
     "awr": [_loss("AdvantageWeighted", tau=TAU, temperature=1.0, weight=WEIGHT)],
     "policy_gradient": [_loss("PolicyGradient", tau=TAU), "--model.init_args.aim=rnr.stages.aims.Own"],
-    "sampled_cycle": [
-        _loss("Anchored", tau=TAU, weight=WEIGHT),
-        "--model.init_args.sampled=true",
-        "--model.init_args.reward.cycle_weight=100",
-    ],
+    "sampled": [_loss("Anchored", tau=TAU, weight=WEIGHT), "--model.init_args.sampled=true"],
 }
-"""What each row adds to ``grpo.yaml``."""
+"""What each row adds to ``grpo.yaml``; the last is ``anchored`` with candidates that the reasoner thinks likely."""
 
-EXTRA = ("sampled_cycle",)
-"""Run if named: ``anchored`` with candidates that the reasoner thinks likely, and with the cycle in their reward."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -61,8 +55,8 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--seeds", type=int, default=1, help="runs of each row, which differ in their seed (default 1)")
     parser.add_argument(
-        "--only", nargs="+", choices=list(METHODS), default=[name for name in METHODS if name not in EXTRA], metavar="ROW",
-        help=f"of {', '.join(METHODS)} (default all but {', '.join(EXTRA)}); the control is always run",
+        "--only", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="ROW",
+        help=f"of {', '.join(METHODS)} (default all); the control is always run",
     )  # fmt: skip
     parser.add_argument(
         "--test", type=Path, nargs="+", default=[None], metavar="FOLDER", help="of test photos, a table each (the config's)"

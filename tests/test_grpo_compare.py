@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from rnr import row_runs
-from rnr.grpo_compare import EXTRA, METHODS, main
+from rnr.grpo_compare import METHODS, main
 from rnr.records import Record
 from rnr.stages.evaluation import markdown
 
@@ -43,7 +43,7 @@ def test_every_row_is_trained_and_tested_once_and_a_diverged_one_too(said, tmp_p
     assert main(argv) == 1, "a fit has failed"
     lines = said()
     fits, tests = ([line for line in lines if line.startswith(command)] for command in ("fit", "test"))
-    assert len(fits) == 2 * (len(METHODS) - len(EXTRA)) and len(tests) == 1 + len(fits)
+    assert len(fits) == 2 * len(METHODS) and len(tests) == 1 + len(fits)
     assert all("max_steps=8" in line and "val_check_interval=2" in line for line in fits)
     assert all("--data.batch_size=2" in line for line in lines)
     trained = [line for line in tests if "restorer.init_args.checkpoint=out/awr_1/fit/weights" in line]
@@ -97,4 +97,4 @@ def test_each_rows_options_are_understood(name, capsys, monkeypatch):
     classes |= {"policy_gradient": "PolicyGradient"}
     assert f"class_path: rnr.grpo.{classes.get(name, 'Anchored')}\n" in printed
     assert ("rnr.stages.aims.Own" in printed) == (name == "policy_gradient")
-    assert ("sampled: true" in printed) == ("cycle_weight: 100" in printed) == (name == "sampled_cycle")
+    assert ("sampled: true" in printed) == (name == "sampled")
