@@ -156,9 +156,13 @@ def test_rows_are_named_by_their_file(configs, tmp_path):
 
 def test_rows_of_table_2_are_those_that_can_run(configs):
     systems, left_out = of_table_2(configs, told=True)
-    assert [system.label for system in systems] == ["broken", "classic, told", "classic, blind", "rnr"]
+    assert [system.label for system in systems] == [
+        "broken", "classic, told", "classic, blind", "3D, told", "3D, blind", "rnr"
+    ]  # fmt: skip
     assert "foundir: checkouts/FoundIR: no such folder" in left_out
-    assert [system.label for system in of_table_2(configs, told=False)[0]] == ["broken", "classic, blind", "rnr"]
+    assert [system.label for system in of_table_2(configs, told=False)[0]] == [
+        "broken", "classic, blind", "3D, blind", "rnr"
+    ]  # fmt: skip
 
 
 def test_rows_of_table_3_without_training_are_the_shipped_model_with_less(configs):
