@@ -38,7 +38,6 @@ METHODS = {
 """What each row adds to ``grpo.yaml``; the last is ``anchored`` with candidates that the reasoner thinks likely."""
 
 
-
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``rnr grpo-compare``. Exit status 1 if a run has no result."""
     parser = argparse.ArgumentParser(
@@ -75,13 +74,15 @@ def main(argv: Sequence[str]) -> int:
         files = {name: paths for name, paths in files.items() if paths}
         if lacking := {START, CONTROL} - set(files):
             print(f"error: there is no table without the row {sorted(lacking)[0]}", file=sys.stderr)
-            return 1
+            continue
         where = "" if photos is None else f"{photos}, "
         tables |= {f"{title}: {where}to the {other}": compared(files, other) for other in (START, CONTROL)}
-    for heading, rows in tables.items():
-        show(heading, rows)
+    if not tables:
+        return 1
+    for heading, table in tables.items():
+        show(heading, table)
     missing = "".join(f"- {folder}: {reason}\n" for folder, reason in faults.items())
-    text = "\n".join(f"## {heading}\n\n{markdown(rows)}" for heading, rows in tables.items())
+    text = "\n".join(f"## {heading}\n\n{markdown(table)}" for heading, table in tables.items())
     write_whole(f"{text}\n{missing}", args.output / "compare.md")
     start = next(iter(tests.values()))[START][0]
     record(["grpo-compare", *argv], tables, None, start.weights).write(args.output / "compare.json")

@@ -26,7 +26,7 @@ def test_every_file_imports_only_from_below():
 
 
 def test_a_repair_imports_neither_torchmetrics_nor_matplotlib():
-    """Together some 55 MB."""
+    """Memory and seconds that it has no use for."""
     asked = "import sys, rnr.pipeline; print({'torchmetrics', 'matplotlib', 'lightning'} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "set()"

@@ -26,7 +26,8 @@ def as_saved(images: Tensor) -> Tensor:
 
 def psnr(restored: Tensor, clean: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, (B,), at most :data:`MAX_PSNR`. restored, clean: (B, 3, H, W) in [0, 1]."""
-    from torchmetrics.functional.image import peak_signal_noise_ratio  # brings 55 MB that a repair has no use for
+    # Here, for it brings matplotlib, which a repair has no use for.
+    from torchmetrics.functional.image import peak_signal_noise_ratio
 
     check(restored, clean)
     ratios = peak_signal_noise_ratio(

@@ -88,10 +88,10 @@ class RestorerGRPO(Stage):
     def training_step(self, batch: DegradedBatch, batch_idx: int) -> Tensor:
         with self.judging():
             examined = self.reasoner.examine(batch.degraded)
-        answers = [each.diagnosis if isinstance(each, Examination) else each for each in examined]
+        answers = diagnoses(examined)
         before = severities(answers).to(self.device)
         given = self.conditioning.keep(answers)
-        policy = self._policy(batch, examined)
+        policy = self._policy(batch.seed, examined)
         images, prediction = self.aim.draw(policy, batch, given, self.group)
         with self.judging():
             rewards = self.reward(self.reasoner, images, batch.degraded, given, before)
@@ -105,11 +105,11 @@ class RestorerGRPO(Stage):
         self._log_group(images, energies, rewards, advantages)
         return self.log_loss(loss, len(given))
 
-    def _policy(self, batch: DegradedBatch, examined: list[Examination | ParseFailure]) -> Policy:
+    def _policy(self, seeds: list[int], examined: list[Examination | ParseFailure]) -> Policy:
         if not self.sampled:
             return self.restorer
         sure = [each if isinstance(each, Examination) else None for each in examined]
-        groups = [likely(each, self.group, seed) for each, seed in zip(sure, batch.seed, strict=True)]
+        groups = [likely(each, self.group, seed) for each, seed in zip(sure, seeds, strict=True)]
         return ByDiagnosis(self.restorer, [self.conditioning.keep(group) for group in groups])
 
     @torch.no_grad()
@@ -138,7 +138,7 @@ class RestorerGRPO(Stage):
         answers, restored = self.evaluate(batch)
         if batch_idx == 0:
             self.show(batch, answers, restored)
-            self._show_group(batch, answers)
+            self._show_group(batch)
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
@@ -157,12 +157,14 @@ class RestorerGRPO(Stage):
             row |= dict(zip(WATCHED, values, strict=True))
         return answers, restored
 
-    def _show_group(self, batch: DegradedBatch, answers: list[Diagnosis | ParseFailure]) -> None:
+    def _show_group(self, batch: DegradedBatch) -> None:
         """The group of the first validation photo, always the same, to TensorBoard if that is the logger."""
         board = getattr(self.logger, "experiment", None)
         if hasattr(board, "add_image"):
-            given = self.conditioning.keep(answers[:1])
-            images = self.restorer.rollout(batch.degraded[:1], given, batch.seed[:1], self.group)[0]
+            image, seed = batch.degraded[:1], batch.seed[:1]
+            examined = self.reasoner.examine(image)
+            given = self.conditioning.keep(diagnoses(examined))
+            images = self._policy(seed, examined).rollout(image, given, seed, self.group)[0]
             board.add_image("val/group", torch.cat(list(as_saved(images)), dim=2), self.global_step)
 
     def repair(
@@ -174,6 +176,11 @@ class RestorerGRPO(Stage):
 
     def save_weights(self, directory: Path) -> None:
         self.restorer.save(directory)
+
+
+def diagnoses(examined: list[Examination | ParseFailure]) -> list[Diagnosis | ParseFailure]:
+    """What is said, without how sure it is beyond each finding's chance."""
+    return [each.diagnosis if isinstance(each, Examination) else each for each in examined]
 
 
 def severities(answers: list[Diagnosis | ParseFailure]) -> Tensor:
