@@ -93,7 +93,7 @@ def test_diagnose_json_is_one_list_with_the_documented_keys(photo, capsys):
     assert {kind for kind in KINDS if examined["presence"][kind] > 0.5} == {k for k in KINDS if told[k] is not None}
     stated = {kind: set(files.to_dict(told)[kind]) - {"chance"} for kind in KINDS if told[kind] is not None}
     assert {kind: set(found) for kind, found in examined["intervals"].items()} == stated
-    assert all(told[kind].chance == examined["presence"][kind] for kind in stated)
+    assert all(told[kind].chance == round(examined["presence"][kind], 4) for kind in stated)
     assert all(low <= high for found in examined["intervals"].values() for ends in found.values() for low, high in ends)
 
 
