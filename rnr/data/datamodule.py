@@ -23,6 +23,7 @@ from rnr.data.layouts import photos_in
 from rnr.data.loader import TrainLoader
 from rnr.data.pairs import Pair, PairBatch, PairDataset, PairStream, pairs_in
 from rnr.data.photos import Photo, held_out, shipped_photos
+from rnr.data.tone import Tone
 from rnr.degradation import Degrader, Mixture
 from rnr.diagnosis.truth import diagnoses
 
@@ -72,6 +73,7 @@ class DegradationDataModule(LightningDataModule):
         degrader: the degradation model of training: its priors, or a preset's name (:mod:`rnr.data.presets`), or several
             names, of which each look at a photo draws one.
         eval_degrader: that of validation and test.
+        tone: in what other tones clean training photos come.
         jpeg: what of the degraded training photos is saved as JPEG, as most photos of the world are.
         eval_jpeg: what of those of validation and test.
         seed: of the training order, crops and degradations.
@@ -91,6 +93,7 @@ class DegradationDataModule(LightningDataModule):
         eval_draws: int = 1,
         degrader: Degrader | str | list[str] = "paper",
         eval_degrader: Degrader | str | list[str] = "paper",
+        tone: Tone = Tone(),  # noqa: B008  (frozen)
         jpeg: Jpeg = Jpeg(),  # noqa: B008  (frozen)
         eval_jpeg: Jpeg = Jpeg(),  # noqa: B008  (frozen)
         seed: int = 0,
@@ -107,7 +110,7 @@ class DegradationDataModule(LightningDataModule):
         self.batch_size, self.crops, self.visits = batch_size, tuple(crops), visits
         self.eval_batch_size, self.limit_eval, self.eval_draws = eval_batch_size, limit_eval, eval_draws
         self.degrader, self.eval_degrader = presets.mixture(degrader), presets.mixture(eval_degrader)
-        self.jpeg, self.eval_jpeg = jpeg, eval_jpeg
+        self.tone, self.jpeg, self.eval_jpeg = tone, jpeg, eval_jpeg
         self.seed, self.eval_seed = seed, eval_seed
         self.num_workers, self.cache_bytes = num_workers, int(cache_gb * 2**30)
         self.sets: dict[str, PhotoDataset | PairDataset] = {}
@@ -187,6 +190,9 @@ class DegradationDataModule(LightningDataModule):
             return RealBatch(clean, names)
         training = split == "train"
         degrader, jpeg = (self.degrader, self.jpeg) if training else (self.eval_degrader, self.eval_jpeg)
+        if training:
+            with torch.autocast(clean.device.type, enabled=False):
+                clean = self.tone.apply(clean, batch.seed.tolist())
         return degrade(clean, batch, degrader, [photo.scene for photo in photos], names, jpeg)
 
 

@@ -1,0 +1,90 @@
+"""What a GPU computes is what a CPU computes, but for rounding: ``pytest -m gpu``."""
+
+import pytest
+import torch
+from tiny_stages import opinionated, tiny_data, tiny_stage, tiny_trainer
+
+from rnr.data import presets
+from rnr.data.datamodule import degrade
+from rnr.data.dataset import PhotoDataset, WholePhotoBatches, collate
+from rnr.data.jpeg import Jpeg
+from rnr.data.photos import shipped_photos
+from rnr.data.tone import Tone
+from rnr.models.compact import CompactRestorer
+from rnr.models.qwen3vl import Qwen3VLReasoner
+from rnr.models.qwen_image_edit import QwenImageEditRestorer
+from rnr.models.small_restorer import SmallRestorer
+
+pytestmark = pytest.mark.gpu
+SHIPPED = {"reasoner": "shipped/reasoner", "restorer": "shipped/restorer"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def a_gpu():
+    assert torch.cuda.is_available(), "these tests are for a machine with a GPU"
+
+
+def degraded_on(device):
+    """A crop of a photo that ships, four draws."""
+    photos = PhotoDataset(shipped_photos("test")[:1], seed=0)
+    (visits,) = list(WholePhotoBatches(photos.photos, 1))
+    batch = collate([photos[visits[0]]])
+    clean = batch.photo[..., 40:296, 40:296].expand(4, -1, -1, -1).to(device).float() / 255
+    depth = batch.depth[..., 40:296, 40:296].expand(4, -1, -1, -1).to(device)
+    batch = type(batch)(batch.photo, depth, batch.index.expand(4), torch.arange(4))
+    return degrade(clean, batch, presets.mixture("paper"), [None] * 4, ["photo"] * 4, Jpeg(share=0.5))
+
+
+def test_photos_are_degraded_as_on_a_cpu():
+    here, there = degraded_on("cuda"), degraded_on("cpu")
+    assert here.degraded.is_cuda
+    assert (here.degraded.cpu() - there.degraded).abs().mean() < 1e-3
+    for ours, theirs in zip(here.truth, there.truth, strict=True):
+        for kind in ("fog", "shake", "rain", "noise"):
+            assert (ours[kind] is None) == (theirs[kind] is None)
+            assert ours[kind] is None or ours[kind].severity == pytest.approx(theirs[kind].severity, abs=0.2)
+
+
+def test_tones_are_those_of_a_cpu():
+    images = (torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 255).round() / 255
+    toned = Tone(share=1.0).apply(images.cuda(), range(8)).cpu()
+    assert (toned - Tone(share=1.0).apply(images, range(8))).abs().max() < 1.1 / 255
+
+
+def test_shipped_models_say_and_restore_what_they_do_on_a_cpu():
+    images = degraded_on("cpu").degraded
+    outcomes = {}
+    for device in ("cpu", "cuda"):
+        reasoner = Qwen3VLReasoner(SHIPPED["reasoner"]).to(device).eval()
+        restorer = CompactRestorer(SHIPPED["restorer"]).to(device).eval()
+        outcomes[device] = reasoner.diagnose(images.to(device)), reasoner.severities(images.to(device)).cpu()
+        with torch.no_grad():
+            outcomes[device] += (restorer.restore(images.to(device), outcomes["cpu"][0], [0] * 4).cpu(),)
+    (said, scores, restored), (said_there, scores_there, restored_there) = outcomes["cpu"], outcomes["cuda"]
+    assert [[d[kind] is None for kind in ("fog", "shake", "rain", "noise")] for d in said] == [
+        [d[kind] is None for kind in ("fog", "shake", "rain", "noise")] for d in said_there
+    ]
+    assert (scores - scores_there).abs().max() < 2
+    assert (restored - restored_there).square().mean() < 1e-6
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("name", ["reasoner_sft", "restorer_sft", "grpo"])
+def test_every_stage_trains(name, precision, tmp_path):
+    stage = tiny_stage(name)
+    if name == "grpo":
+        stage = opinionated(stage)
+    before = {key: value.clone() for key, value in stage.state_dict().items()}
+    trainer = tiny_trainer(tmp_path, accelerator="gpu", devices=1, precision=precision, limit_val_batches=1)
+    trainer.fit(stage, datamodule=tiny_data())
+    assert trainer.global_step == 3
+    assert any(not torch.equal(value.cpu(), before[key]) for key, value in stage.state_dict().items())
+    assert (tmp_path / "weights").is_dir()
+
+
+def test_a_photo_is_edited():
+    edit = QwenImageEditRestorer(small=SmallRestorer(), steps=2)
+    images = degraded_on("cuda").degraded[:1, :, :64, :64]
+    here = edit.cuda().restore(images, [None], [0]).cpu()
+    assert here.shape == (1, 3, 64, 64) and here.isfinite().all()
+    torch.testing.assert_close(here, edit.cpu().restore(images.cpu(), [None], [0]), atol=0.02, rtol=0)
