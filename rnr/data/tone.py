@@ -50,5 +50,7 @@ class Tone:
             for i, bounds in enumerate((self.gamma, self.contrast, self.saturation), 1)
         )
         toned = adjust_gamma((images * cast).clamp(0, 1), gamma)
-        toned = adjust_saturation_with_gray_subtraction(adjust_contrast_with_mean_subtraction(toned, contrast), saturation)
+        toned = adjust_saturation_with_gray_subtraction(
+            adjust_contrast_with_mean_subtraction(toned, contrast), saturation
+        )
         return torch.where(chosen.view(-1, 1, 1, 1), (toned * 255).round() / 255, images)

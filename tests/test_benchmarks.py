@@ -1,0 +1,21 @@
+"""Benchmarks that need more than this machine has run on small models of the same classes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.slow
+def test_the_full_size_is_measured_by_what_the_small_size_runs_through(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", "--small", "--out", tmp_path / "measured.json"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "measured.json").read_text())
+    timed = {row["what"] for row in rows if row.get("s", 0) > 0}
+    for part in ("diagnosis", "plain generate", "a step, encodings kept", "restored in", "GRPO"):
+        assert any(part in what for what in timed), part
