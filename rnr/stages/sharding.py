@@ -27,6 +27,11 @@ def units(model: nn.Module) -> dict[nn.Module, list[nn.Parameter]]:
     return found
 
 
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """This process's share of it; all of it, where it is not dealt out."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def shard(model: nn.Module, mesh: DeviceMesh, dtype: torch.dtype = torch.float32) -> None:
     """Deals out all parameters by FSDP2, to be run in ``dtype``.
 

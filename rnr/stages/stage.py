@@ -23,7 +23,7 @@ from rnr.stages.cost import Meter
 from rnr.stages.evaluation import Evaluation
 from rnr.stages.frozen import Frozen
 from rnr.stages.optimizer import Schedule
-from rnr.stages.sharding import whole
+from rnr.stages.sharding import local, whole
 
 PICTURES = 4
 """How many photos of the first validation batch are shown in TensorBoard."""
@@ -95,20 +95,33 @@ class Stage(ExactBuffers, LightningModule):
     def on_fit_start(self) -> None:
         """Says what is trained, part by part: a frozen part or an adapter in the wrong place is then seen at once."""
         rank_zero_info(trainable(self))
+        # From torch 2.11 on the first choice for bfloat16 on a Hopper GPU, and its gradients may be NaN (pytorch#196678).
+        torch.backends.cuda.enable_cudnn_sdp(False)
 
     def log_loss(self, loss: Tensor, count: int) -> Tensor:
-        """Logs and returns ``loss``; raises ``FloatingPointError`` if it is not finite, before any weight is touched. All
-        processes raise if one of them has to, so that none waits for it."""
+        """Logs and returns ``loss``; raises ``FloatingPointError`` if it is not finite, before any weight is touched."""
         finite = bool(torch.isfinite(loss))
-        if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):
-            where = "" if finite else f" {loss.item()}"
-            raise FloatingPointError(
-                f"the loss is{where or ' not finite on another process'} at step {self.global_step}; weights are those of "
-                f"the step before, checkpoints in {self.trainer.default_root_dir} are kept. Lower "
-                f"schedule.learning_rate?"
-            )
+        self._demand(finite, f"the loss is {'' if finite else loss.item()}")
         self.log("train/loss", loss, prog_bar=True, batch_size=count)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Raises ``FloatingPointError`` for a gradient that is not finite, though the loss is: clipped by its norm, it would
+        make every weight NaN. DeepSpeed, which keeps gradients to itself, is not looked at, nor is float16, whose scaler
+        leaves such a step out."""
+        gradients = [local(p.grad) for p in self.parameters() if p.grad is not None]
+        if gradients and self.trainer.scaler is None:
+            finite = bool(torch.stack([norm.float() for norm in torch._foreach_norm(gradients)]).isfinite().all())
+            self._demand(finite, f"a gradient is {'' if finite else 'not finite'}")
+
+    def _demand(self, finite: bool, what: str) -> None:
+        """All processes raise if one of them has to, so that none waits for it."""
+        if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):
+            where = "not finite on another process" if finite else ""
+            raise FloatingPointError(
+                f"{what}{where} at step {self.global_step}; weights are those of the step before, checkpoints in "
+                f"{self.trainer.default_root_dir} are kept. Lower schedule.learning_rate?"
+            )
 
     def evaluate(self, batch: DegradedBatch) -> tuple[list[Diagnosis | ParseFailure] | None, Tensor | None]:
         """Repairs a batch, and puts what became of it, and what that cost, into the evaluation."""

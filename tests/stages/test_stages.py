@@ -120,6 +120,18 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_weights(tmp_path):
     assert all(torch.equal(before[k], v) for k, v in stage.state_dict().items())
 
 
+def test_a_gradient_that_is_no_number_stops_the_run_before_it_is_clipped_into_every_weight(tmp_path):
+    stage = RestorerSFT(tiny_restorer(), None)
+    poisoned = list(stage.restorer.parameters())[-1]
+    poisoned.register_hook(lambda gradient: gradient * (float("nan") if stage.global_step == 1 else 1))
+    with pytest.raises(
+        FloatingPointError, match="a gradient is not finite at step 1; weights are those of the step before"
+    ):
+        tiny_trainer(tmp_path, gradient_clip_val=1.0).fit(stage, tiny_data())
+    assert stage.global_step == 1
+    assert all(value.isfinite().all() for value in stage.state_dict().values())
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     tiny_trainer(tmp_path / "1", steps=1).fit(tiny_stage("restorer_sft"), tiny_data())
     other = tmp_path / "1/checkpoints/last.ckpt"
