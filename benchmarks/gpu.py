@@ -52,7 +52,6 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from benchmarks import full_scale, scale
 from benchmarks.full_scale import TERA
-from benchmarks.timing import print_table
 from rnr import grpo
 from rnr.data.batch import DegradedBatch
 from rnr.degradation import Degrader
@@ -140,9 +139,10 @@ SMALL_SIZES = Sizes(SmallReasoner(1, 64, 16, 2, 64), SmallRestorer(vocab_size=20
 
 @dataclass
 class Report:
-    """What was measured, printed line by line and kept in ``out``."""
+    """What was measured, printed line by line and kept in ``out``. full: at the size whose operations are counted."""
 
     out: Path | None
+    full: bool = True
     rows: list[dict[str, object]] = field(default_factory=list)
 
     def add(self, what: str, **found: object) -> None:
@@ -170,7 +170,7 @@ class Report:
         found = {"s": seconds, "peak GB": peak / 1e9}
         if photos:
             found["photos/s"] = photos / seconds
-        if not math.isnan(flop):
+        if self.full and not math.isnan(flop):
             found |= {"TFLOP": flop / TERA, "utilisation": flop / seconds / scale.FLOPS}
         self.add(what, **found)
         return seconds
@@ -253,24 +253,17 @@ def told(reasoner: Qwen3VLReasoner, truths: Sequence[Diagnosis]) -> AbstractCont
 
 
 @contextmanager
-def watched(reasoner: Qwen3VLReasoner) -> Iterator[dict[str, float]]:
-    """Counts the passes of its language model, and the seconds in which it reads and writes."""
-    seen, write = {"passes": 0, "reasoner s": 0.0}, reasoner.write
-
-    def timed(*arguments: object) -> object:
-        start = wait()
-        answers = write(*arguments)
-        seen["reasoner s"] += wait() - start
-        return answers
+def watched(reasoner: Qwen3VLReasoner) -> Iterator[dict[str, int]]:
+    """Counts the passes of its language model."""
+    seen = {"passes": 0}
 
     def count(*_: object) -> None:
         seen["passes"] += 1
 
-    reasoner.write, hook = timed, reasoner.model.model.language_model.register_forward_pre_hook(count)
+    hook = reasoner.model.model.language_model.register_forward_pre_hook(count)
     try:
         yield seen
     finally:
-        del reasoner.write
         hook.remove()
 
 
@@ -326,7 +319,9 @@ def measure_reasoner(report: Report, sizes: Sizes) -> None:
         )
 
     with told(reasoner, batch.truth):
-        reasoner.severities(batch.degraded)
+        said = reasoner.weigh(batch.degraded)
+        if [render(reading.written) for reading in said] != [render(truth) for truth in batch.truth]:
+            raise RuntimeError("the answers are not the truth that was put in their place")
         for name, how in (("severities", reasoner.severities), ("diagnosis", reasoner.diagnose)):
             for what, memory in (("nothing", {}), ("another photo", remembered)):
                 title = f"{count} of {side} px: {name}, {what} remembered"
@@ -348,6 +343,7 @@ class Example(Conditioning):
 
 def stepper(stage: Stage, batch: DegradedBatch) -> Callable[[], None]:
     """A training step: forward, back, AdamW. Outside of a trainer nothing is logged."""
+    torch.backends.cuda.enable_cudnn_sdp(False)  # as in every fit
     stage.log_loss = lambda loss, count: loss
     optimizer = stage.schedule.configure(stage.named_parameters(), math.inf)["optimizer"]
 
@@ -371,7 +367,7 @@ def cast_adapter(restorer: QwenImageEditRestorer, dtype: torch.dtype) -> None:
 
 
 def measure_restorer(report: Report, sizes: Sizes, restorer: QwenImageEditRestorer, counted: Counted) -> None:
-    """With the adapter in float32, as under DDP; then in TF32, and in bfloat16 as under ZeRO-3."""
+    """With the adapter in float32, then in bfloat16."""
     cache, stage = restorer.cache, RestorerSFT(restorer, None, Example(none=0, drop=0)).to(DEVICE)
 
     def rows(batch: DegradedBatch, steps: Sequence[int], adapter: str) -> None:
@@ -393,9 +389,6 @@ def measure_restorer(report: Report, sizes: Sizes, restorer: QwenImageEditRestor
     for side, steps in sizes.steps.items():
         rows(batches[side], steps, "float32")
     side, steps = next(iter(sizes.steps.items()))
-    torch.set_float32_matmul_precision("high")
-    rows(batches[side], steps[:1], "TF32")
-    torch.set_float32_matmul_precision("highest")
     cast_adapter(restorer, torch.bfloat16)
     rows(batches[side], steps[:1], "bfloat16")
     cast_adapter(restorer, torch.float32)
@@ -423,12 +416,10 @@ def measure_grpo(
     stage = RestorerGRPO(restorer, reasoner, loss, group=group, floor=1e-6, conditioning=Example()).to(DEVICE)
     step = stepper(stage, batch)
     with told(reasoner, pairs(side, 3 * (1 + group), seed=1).truth):  # no step knows its photos
-        for name in ("float32, the first", "float32", "TF32"):
-            torch.set_float32_matmul_precision("high" if name == "TF32" else "highest")
+        for name in ("the first step", "the next"):
             with watched(reasoner) as seen:
                 report.measure(f"GRPO, {side} px, {name}: {encoder}", step, flop, warm=False)
             report.add("  of that", **seen)
-    torch.set_float32_matmul_precision("highest")
 
 
 def roomy() -> bool:
@@ -453,7 +444,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", ".*trainer.*")  # steps are taken without one
     torch.manual_seed(0)
     parts, sizes = arguments.parts or PARTS, SMALL_SIZES if arguments.small else FULL_SIZES
-    report, start = Report(arguments.out), time.perf_counter()
+    report, start = Report(arguments.out, not arguments.small), time.perf_counter()
     name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else platform.processor() or "CPU"
     report.add("machine", name=name, torch=torch.__version__, transformers=transformers.__version__)
     with (
@@ -483,9 +474,6 @@ def main() -> None:
             finally:
                 clear()
     report.add("all of it", s=time.perf_counter() - start)
-    columns = ("s", "peak GB", "photos/s", "TFLOP", "utilisation")
-    rows = [[str(row["what"]), *(shown(row.get(c, "")) for c in columns)] for row in report.rows if "peak GB" in row]
-    print_table(f"{name}, torch {torch.__version__}", ["", *columns], rows)
     sys.exit(any("error" in row for row in report.rows))
 
 

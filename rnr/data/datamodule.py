@@ -37,7 +37,7 @@ class Sources:
 
     A source is a folder of one's own, a published set (``reside:FOLDER``, ``ots:FOLDER``, ``scenes:FOLDER``, see
     :mod:`rnr.data.layouts`) or, but for ``predict``, a built set (:mod:`rnr.data.built`): its photos are degraded
-    already, and the DataModule's degraders, seeds and ``eval_draws`` do not apply to them.
+    already, and the DataModule's degraders, tones, JPEG, seeds and ``eval_draws`` do not apply to them.
 
     A folder that ``train`` names twice is looked at twice as often.
 
@@ -191,8 +191,7 @@ class DegradationDataModule(LightningDataModule):
         training = split == "train"
         degrader, jpeg = (self.degrader, self.jpeg) if training else (self.eval_degrader, self.eval_jpeg)
         if training:
-            with torch.autocast(clean.device.type, enabled=False):
-                clean = self.tone.apply(clean, batch.seed.tolist())
+            clean = self.tone.apply(clean, batch.seed.tolist())
         return degrade(clean, batch, degrader, [photo.scene for photo in photos], names, jpeg)
 
 

@@ -19,21 +19,22 @@ from rnr.degradation.severity import check_probability, check_range, log_uniform
 
 @dataclass(frozen=True)
 class Tone:
-    """share: of clean photos whose tones are changed; all that follows is drawn for each, log-uniform within its bounds.
+    """What is drawn for each photo, log-uniform within its bounds, in the order in which it is applied.
 
+    share: of clean photos whose tones are changed; 0 for none. cast: factor of each channel for itself, a colour cast.
     gamma: exponent of the pixel values. contrast: factor about the photo's mean brightness. saturation: factor about each
-    pixel's brightness. cast: factor of each channel for itself.
+    pixel's brightness. ``ValueError`` for a share outside [0, 1] and bounds outside [0.1, 10].
     """
 
     share: float = 0.0
+    cast: tuple[float, float] = (0.92, 1.09)
     gamma: tuple[float, float] = (0.7, 1.43)
     contrast: tuple[float, float] = (0.75, 1.33)
     saturation: tuple[float, float] = (0.6, 1.4)
-    cast: tuple[float, float] = (0.92, 1.09)
 
     def __post_init__(self) -> None:
         check_probability("tone.share", self.share)
-        for name in ("gamma", "contrast", "saturation", "cast"):
+        for name in ("cast", "gamma", "contrast", "saturation"):
             check_range(f"tone.{name}", getattr(self, name), 0.1, 10)
 
     def apply(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
