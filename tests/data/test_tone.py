@@ -45,17 +45,44 @@ def test_each_part_does_what_it_says(images):
     assert factors.min() > 0.45 and factors.max() < 0.95 and (factors.std(dim=1) > 0.01).all()
 
 
-def test_only_training_photos_change():
-    clean = {}
+FLAT = torch.tensor([0.5, 0.5]).expand(3, 4, 2)
+STRIPED = torch.tensor([0.4, 0.6]).expand(3, 4, 2)
+COLOURED = torch.tensor([0.6, 0.5, 0.4]).view(3, 1, 1).expand(3, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("part", "image", "factor"),
+    [
+        ("gamma", FLAT, lambda toned: toned.mean(dim=(1, 2, 3)).log() / torch.tensor(0.5).log()),
+        ("contrast", STRIPED, lambda toned: (toned[..., 1] - toned[..., 0]).mean(dim=(1, 2)) / 0.2),
+        ("saturation", COLOURED, lambda toned: (toned[:, 0] - toned[:, 2]).mean(dim=(1, 2)) / 0.2),
+        ("cast", FLAT, lambda toned: toned[:, 1].mean(dim=(1, 2)) / 0.5),
+    ],
+)
+def test_each_part_is_log_uniform_within_its_bounds_and_a_draw_of_its_own(part, image, factor):
+    images = image.expand(400, -1, -1, -1)
+    toned = Tone(share=0.5, **{**STILL, part: (0.5, 2)}).apply((images * 255).round() / 255, range(400))
+    factors = factor(toned)[(toned - images).abs().amax(dim=(1, 2, 3)) > 0.01]
+    assert factors.min() > 0.48 and factors.max() < 2.04
+    below = (factors < 1).double().mean().item()
+    assert below == pytest.approx(0.5, abs=0.12), "of a uniform draw a third lies below 1; of the share's own draw, all"
+
+
+def test_training_photos_are_toned_before_they_are_degraded_and_others_never():
+    batches = {}
     for share in (0.0, 1.0):
-        data = DegradationDataModule(tone=Tone(share=share), batch_size=2, crops=(64,), eval_batch_size=1, limit_eval=1)
+        data = DegradationDataModule(
+            tone=Tone(share=share), degrader="clean", batch_size=2, crops=(64,), eval_batch_size=1, limit_eval=1
+        )
         data.setup("fit")
         for split, loader in (("training", data.train_dataloader()), ("validating", data.val_dataloader())):
             data.trainer = type("Doing", (), {"testing": False, "predicting": False, "training": split == "training"})
             data.trainer.current_epoch = 0
-            clean[share, split] = data.on_after_batch_transfer(next(iter(loader)), 0).clean
-    assert (clean[0.0, "training"] != clean[1.0, "training"]).flatten(1).any(dim=1).all()
-    assert torch.equal(clean[0.0, "validating"], clean[1.0, "validating"])
+            batches[share, split] = data.on_after_batch_transfer(next(iter(loader)), 0)
+    toned = batches[1.0, "training"]
+    assert (batches[0.0, "training"].clean != toned.clean).flatten(1).any(dim=1).all()
+    assert torch.equal(toned.degraded, toned.clean), "the preset degrades nothing"
+    assert torch.equal(batches[0.0, "validating"].clean, batches[1.0, "validating"].clean)
 
 
 @pytest.mark.parametrize("arguments", [{"share": 1.2}, {"gamma": (0, 1)}, {"contrast": (2, 1)}, {"cast": (1, 20)}])
