@@ -13,6 +13,7 @@ A change in code is not noticed: ``--again``.
 
 import argparse
 import functools
+import os
 import re
 import shlex
 import shutil
@@ -86,10 +87,10 @@ class Command:
         same = found.command == list(self.words) and all(_digest(name) == told for name, told in found.weights.items())
         return found if same else None
 
-    def run(self) -> str | None:
+    def run(self, threads: int) -> str | None:
         """None if all is well, else why not, in a line."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return launched(self.words[1:], self.folder / "log.txt")
+        return launched(self.words[1:], self.folder / "log.txt", {"OMP_NUM_THREADS": str(threads)})
 
 
 def results(argv: Sequence[str]) -> int:
@@ -174,12 +175,13 @@ def _made_by(found: Sequence[Record]) -> str:
 
 
 def _run_all(commands: Sequence[Command], jobs: int) -> bool:
-    """Whether all went well; what did not is told."""
+    """Whether all went well; what did not is told. Commands that run side by side share the cores out."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
 
     def run(command: Command) -> bool:
         _tell(f"runs: {command.line}")
         start = time.monotonic()
-        fault = command.run()
+        fault = command.run(threads)
         if fault is not None:
             _tell(f"error: {command.line}: {fault}; all it said is in {command.folder / 'log.txt'}")
         else:

@@ -11,9 +11,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -24,6 +25,7 @@ from rnr.models.weights import locate
 from rnr.records import named_weights, values, write_whole
 from rnr.stage_commands import weights_of
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 RNR = [sys.executable, "-c", "from rnr.cli import main; main()"]
 STAMP = "done.json"
 INDICES = ("model_index.json", "config.json")
@@ -102,16 +104,16 @@ class Run:
         }
 
 
-def launched(arguments: Sequence[str], log: Path) -> str | None:
-    """Runs ``rnr`` with ``arguments`` in a process of its own, offline. None if all is well, else why it failed, in a line;
-    all it said is in ``log``."""
+def launched(arguments: Sequence[str], log: Path, env: Mapping[str, str] = NOTHING) -> str | None:
+    """Runs ``rnr`` with ``arguments`` in a process of its own, offline, with ``env`` where the environment has no such
+    variable. None if all is well, else why it failed, in a line; all it said is in ``log``."""
     with log.open("w", encoding="utf-8") as file:
         status = subprocess.run(
             [*RNR, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={"HF_HUB_OFFLINE": "1", **os.environ},
+            env={"HF_HUB_OFFLINE": "1", **env, **os.environ},
         ).returncode
     return _reason(log) if status else None
 

@@ -36,8 +36,9 @@ The end.
 """
 # In the place of rnr: leaves a record with figures that tell which run they are of.
 FAKE = """
-import json, pathlib, sys
+import json, os, pathlib, sys
 words = sys.argv[1:]
+pathlib.Path(f"threads_{words[0]}").write_text(os.environ.get("OMP_NUM_THREADS", "all"))
 with pathlib.Path("ran").open("a") as file:
     file.write(words[0] + "\\n")
 if pathlib.Path("fail").exists():
@@ -132,8 +133,12 @@ def test_what_is_not_done_is_said_to_be_so(here):
     assert text.count(results.NOT_DONE) == 3 and "12.01" not in text and "nothing was run" in text
 
 
-def test_several_at_a_time(here):
+def test_several_at_a_time_share_the_cores_out(here, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("OMP_NUM_THREADS")
     assert made("--jobs", "2") == 0 and sorted(ran()) == ["test", "worth"]
+    assert [path.read_text() for path in here.glob("threads_*")] == ["3", "3"]
 
 
 def test_a_command_that_fails_is_told_and_no_document_written(here, capsys):
