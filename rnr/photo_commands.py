@@ -27,7 +27,6 @@ from rnr.diagnosis.text import NAMES
 from rnr.figures import contact_sheet, save_figure
 from rnr.metrics.leading import FOLDERS, leading_figures
 from rnr.metrics.restoration import as_saved, psnr, ssim
-from rnr.models.compact import CompactRestorer, heeded
 from rnr.models.interfaces import TrainableRestorer
 from rnr.models.reward import Reward
 from rnr.pipeline import ReasonAndRestore, best
@@ -161,9 +160,6 @@ def restore(argv: Sequence[str]) -> int:
                 print(f"{photo.path}: no diagnosis ({answer.reason}); restored without one", file=sys.stderr)
         for kind, severity in args.set:
             diagnosis = with_severity(diagnosis or Diagnosis(), kind, severity)
-        if isinstance(restorer, CompactRestorer) and heeded(diagnosis) != diagnosis:
-            print(f"{photo.path}: fog, but by a chance of {diagnosis.fog.chance:.2f} only, so it stays; "
-                  f"--set fog={diagnosis.fog.severity or 50:.0f} takes it out")  # fmt: skip
         if args.best_of > 1:
             choice = best(reasoner, restorer, image, diagnosis, args.best_of, args.seed, reward)
             restored, rewards = choice.image, choice.rewards

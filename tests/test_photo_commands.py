@@ -135,17 +135,6 @@ def test_a_diagnosis_file_replaces_the_reasoner(photo, tmp_path, monkeypatch):
     assert files.load(tmp_path / "out" / "cup" / "diagnosis.json") == given
 
 
-def test_a_fog_that_is_not_sure_enough_to_be_taken_out_is_told(photo, tmp_path, capsys):
-    files.save(Diagnosis(fog=Fog(50, (0.8, 0.85, 0.9), 0.6, chance=0.6)), tmp_path / "given.json")
-    argv = [str(photo), "-o", str(tmp_path / "out"), "--diagnosis", str(tmp_path / "given.json")]
-    assert photo_commands.restore(argv) == 0
-    assert "fog, but by a chance of 0.60 only, so it stays; --set fog=50 takes it out" in capsys.readouterr().out
-    assert (pixels(tmp_path / "out" / "cup" / "restored.png") == pixels(photo)).all()
-    assert photo_commands.restore([*argv, "--set", "fog=50"]) == 0
-    assert "stays" not in capsys.readouterr().out
-    assert (pixels(tmp_path / "out" / "cup" / "restored.png") != pixels(photo)).any()
-
-
 def bad_files(folder):
     folder.mkdir(exist_ok=True)
     (folder / "text.png").write_text("not an image")

@@ -6,7 +6,6 @@ gain and an offset for each pixel of the last. Whatever it needs to know of the 
 brightness statistics) and as the map of the fog, so that large photos can go through it in tiles.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,6 @@ from rnr.models.weights import save_module, saved_module
 
 NAME = "rnr.models.compact.CompactRestorer"
 AT_ONCE = 2  # candidates of a rollout that go through the networks together
-SURE_OF_FOG = 0.85  # least chance of a fog that is taken out
 LEAST_ERROR = 1e-5  # mean squared error, 50 dB, below which nothing is left to learn
 STATISTICS = 15  # mean, deviation and three quantiles of each channel
 
@@ -116,7 +114,6 @@ class CompactRestorer(TrainableRestorer):
 
         A photo of which the diagnosis says that nothing is wrong with it stays as it is. None says nothing.
         """
-        diagnoses = [heeded(diagnosis) for diagnosis in diagnoses]
         ill = [diagnosis is None or any(diagnosis[kind] is not None for kind in KINDS) for diagnosis in diagnoses]
         if not any(ill) and not torch.is_grad_enabled():
             return images
@@ -143,14 +140,6 @@ class CompactRestorer(TrainableRestorer):
             return dehazed * (1 + gain) + offset
 
         return tiled(restore, images, self.tile, self.overlap)
-
-
-def heeded(diagnosis: Diagnosis | None) -> Diagnosis | None:
-    """What is acted upon: all of it but a fog of a chance below :data:`SURE_OF_FOG`. Fog that is taken out though it is not
-    there costs a good photo far more than faint fog that is left in."""
-    if diagnosis is None or diagnosis.fog is None or diagnosis.fog.chance >= SURE_OF_FOG:
-        return diagnosis
-    return dataclasses.replace(diagnosis, fog=None)
 
 
 def statistics(images: Tensor) -> Tensor:

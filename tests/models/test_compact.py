@@ -9,7 +9,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, Rain, Shake
 from rnr.diagnosis.vector import encode
 from rnr.models import inverse
-from rnr.models.compact import SURE_OF_FOG, CompactRestorer, CompactSize, box_ssim, statistics
+from rnr.models.compact import CompactRestorer, CompactSize, box_ssim, statistics
 from rnr.models.haze import HazeNetwork
 from rnr.models.inverse import Physics
 from rnr.models.unet import UNetSize
@@ -226,19 +226,6 @@ def test_a_code_tells_how_sure_a_finding_is():
     unsure = dataclasses.replace(ALL, fog=dataclasses.replace(ALL.fog, chance=0.6))
     difference = encode([ALL], LIKE) - encode([unsure], LIKE)
     assert difference[difference != 0].tolist() == pytest.approx([0.4])
-
-
-def test_only_a_fog_that_is_sure_enough_is_taken_out(photo):
-    model = restorer()
-
-    def restored(chance):
-        fog = None if chance is None else dataclasses.replace(ALL.fog, chance=chance)
-        return model.restore(photo[None], [dataclasses.replace(ALL, fog=fog)], [0])
-
-    assert torch.equal(restored(SURE_OF_FOG - 0.01), restored(None))
-    assert not torch.equal(restored(SURE_OF_FOG), restored(None))
-    only = Diagnosis(fog=dataclasses.replace(ALL.fog, chance=0.6))
-    assert torch.equal(model.restore(photo[None], [only], [0]), photo[None]), "nothing else is wrong with it"
 
 
 def shaken(direction):
