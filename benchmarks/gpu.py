@@ -27,7 +27,6 @@ import random
 import sys
 import tempfile
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -154,19 +153,18 @@ class Report:
     def measure(
         self, what: str, run: Callable[[], object], flop: float = math.nan, photos: int = 0, warm: bool = True
     ) -> float:
-        """Seconds of ``run``, NaN where it failed. warm: once before, not timed."""
-        error = None
+        """Seconds of ``run``, NaN where it does not fit. warm: once before, not timed."""
+        seconds = math.nan
         try:
             if warm:
                 run()
             seconds, peak = clocked(run)
-        except Exception as failed:
-            error = "out of memory" if isinstance(failed, torch.OutOfMemoryError) else repr(failed)
-            traceback.print_exc()
-        if error is not None:  # outside, where its traceback no longer holds tensors
+        except torch.OutOfMemoryError:
+            pass  # told below, where its traceback no longer holds tensors
+        if math.isnan(seconds):
             clear()
-            self.add(what, error=error)
-            return math.nan
+            self.add(what, error="out of memory")
+            return seconds
         found = {"s": seconds, "peak GB": peak / 1e9}
         if photos:
             found["photos/s"] = photos / seconds
@@ -468,9 +466,8 @@ def main() -> None:
                     measure_restorer(report, sizes, restorer, counted)
                 else:
                     measure_grpo(report, sizes, restorer, counted, third)
-            except Exception as failed:
-                traceback.print_exc()
-                report.add(f"{part}, broken off", error=repr(failed))
+            except torch.OutOfMemoryError:
+                report.add(f"{part}, broken off", error="out of memory")
             finally:
                 clear()
     report.add("all of it", s=time.perf_counter() - start)

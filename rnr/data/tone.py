@@ -1,9 +1,8 @@
 """Other tones for clean training photos, so that no photo can be known by heart.
 
-Faint fog is little more than a lifted, paler photo. A model that has seen each of a few hundred photos many times knows how
-bright and how colourful it is without fog, and tells the fog of a training photo from that alone; of a new photo it then
-sees fog that is not there, and is sure of it. A photo that comes in other tones at every look leaves only what tells fog
-in any photo.
+Faint fog is little more than a lifted, paler photo. A model that has seen each of a few hundred photos many times may know
+how bright and how colourful it is without fog, and tell the fog of a training photo from that alone, which is of no use for a
+new one. A photo that comes in other tones at every look leaves only what tells fog in any photo.
 """
 
 from collections.abc import Sequence

@@ -93,7 +93,10 @@ class Stage(ExactBuffers, LightningModule):
             raise CheckpointError(f"the checkpoint is that of another model: {len(wrong)} names differ, such as {wrong[0]}")
 
     def on_fit_start(self) -> None:
-        """Says what is trained, part by part: a frozen part or an adapter in the wrong place is then seen at once."""
+        """Says what is trained, part by part: a frozen part or an adapter in the wrong place is then seen at once.
+
+        Switches off the attention whose gradients are not to be trusted.
+        """
         rank_zero_info(trainable(self))
         # From torch 2.11 on the first choice for bfloat16 on a Hopper GPU, and its gradients may be NaN (pytorch#196678).
         torch.backends.cuda.enable_cudnn_sdp(False)

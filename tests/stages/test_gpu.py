@@ -6,6 +6,7 @@ import torch
 from tiny_stages import opinionated, tiny_data, tiny_stage, tiny_trainer
 
 from rnr.data import presets
+from rnr.data.batch import CleanBatch
 from rnr.data.datamodule import degrade
 from rnr.data.dataset import PhotoDataset, WholePhotoBatches, collate
 from rnr.data.jpeg import Jpeg
@@ -34,7 +35,7 @@ def degraded_on(device, degrader):
     batch = collate([photos[visits[0]]])
     clean = batch.photo[..., 40:296, 40:296].expand(4, -1, -1, -1).to(device).float() / 255
     depth = batch.depth[..., 40:296, 40:296].expand(4, -1, -1, -1).to(device)
-    batch = type(batch)(batch.photo, depth, batch.index.expand(4), torch.arange(4))
+    batch = CleanBatch(batch.photo, depth, batch.index.expand(4), torch.arange(4))
     return degrade(clean, batch, degrader, [None] * 4, ["photo"] * 4, Jpeg(share=0.5))
 
 

@@ -128,7 +128,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_it_is_clipped_into_ev
         FloatingPointError, match="a gradient is not finite at step 1; weights are those of the step before"
     ):
         tiny_trainer(tmp_path, gradient_clip_val=1.0).fit(stage, tiny_data())
-    assert stage.global_step == 1
+    assert stage.global_step == 1 and not torch.backends.cuda.cudnn_sdp_enabled()
     assert all(value.isfinite().all() for value in stage.state_dict().values())
 
 
