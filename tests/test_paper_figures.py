@@ -39,7 +39,7 @@ model:
 class Watcher(Reasoner):
     """Sees fog as dense as the photo is bright."""
 
-    def examine(self, images, fields=()):
+    def examine(self, images, fields=(), lean=None):
         raise NotImplementedError
 
     def severities(self, images):

@@ -19,7 +19,7 @@ from rnr.records import Record
 class Watcher(Reasoner):
     """Sees fog as dense as the photo is bright, and a little noise everywhere."""
 
-    def examine(self, images, fields=()):
+    def examine(self, images, fields=(), lean=None):
         raise NotImplementedError
 
     def diagnose(self, images, fields=()):

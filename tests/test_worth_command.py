@@ -15,7 +15,7 @@ from rnr.worth_command import ANOTHER, INPUT, NONE, OWN, TRUE, worth
 class Watcher(Reasoner):
     """Says fog as dense as the photo is bright, which tells one photo from another."""
 
-    def examine(self, images, fields=()):
+    def examine(self, images, fields=(), lean=None):
         raise NotImplementedError
 
     def diagnose(self, images, fields=()):

@@ -213,7 +213,7 @@ def _take_in(model: Qwen3VLForConditionalGeneration, sheet: _Sheet, lines: Seque
     that was chosen instead. A token sees the columns before its place, and itself."""
     device = sheet.keys[0].device
     width = max(len(line.feed) + len(line.rivals) for line in lines)
-    ids, places, states, wanted = [], [], [], []
+    ids, places, states, wanted, leaning = [], [], [], [], []
     for row, line in enumerate(lines):
         feed = line.feed
         fill = width - len(feed) - len(line.rivals)
@@ -221,6 +221,7 @@ def _take_in(model: Qwen3VLForConditionalGeneration, sheet: _Sheet, lines: Seque
         places.append([line.fed + i for i in range(len(feed))] + [at for _, _, at in line.rivals] + [0] * fill)
         states += [(row, ahead.at - line.fed - 1) for ahead in line.ahead]
         states += [(row, len(feed) + i) for i in range(len(line.rivals))]
+        leaning += [(len(wanted) + i, ahead.choice) for i, ahead in enumerate(line.ahead) if ahead.choice.lean]
         wanted += [ahead.choice.allowed for ahead in line.ahead]
         wanted += [form.after(decision.choice.place, token) for decision, token, _ in line.rivals]
     fed = torch.tensor([[line.fed] for line in lines], device=device)
@@ -236,7 +237,10 @@ def _take_in(model: Qwen3VLForConditionalGeneration, sheet: _Sheet, lines: Seque
         use_cache=True,
     ).last_hidden_state
     rows, at = zip(*states, strict=True)
-    chosen = iter(_choose(model.lm_head(hidden[rows, at]).float(), wanted))
+    logits = model.lm_head(hidden[rows, at]).float()
+    for row, choice in leaning:
+        logits[row, choice.allowed[-1]] += choice.lean
+    chosen = iter(_choose(logits, wanted))
     for line in lines:
         ahead, rivals = [next(chosen) for _ in line.ahead], line.rivals
         for decision, token, _ in rivals:

@@ -37,11 +37,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Choice:
-    """feed: tokens that stand fixed before it. allowed: (n,) int64, the tokens to choose from, n > 1."""
+    """feed: tokens that stand fixed before it. allowed: (n,) int64, the tokens to choose from, n > 1, in favour of the last
+    of which ``lean`` speaks beforehand: it is added to its logit."""
 
     place: Place
     feed: list[int]
     allowed: Tensor
+    lean: float = 0.0
 
 
 Script = Generator[Choice, int, list[int]]
@@ -86,12 +88,13 @@ class Form:
         """The digit or sign that ``token`` is."""
         return self._characters[token]
 
-    def write(self, fields: Sequence[str]) -> Script:
-        """The form up to the last line that ``fields`` ask for."""
+    def write(self, fields: Sequence[str], lean: Sequence[float] = (0.0,) * len(KINDS)) -> Script:
+        """The form up to the last line that ``fields`` ask for. lean: for each of ``KINDS``, added to the log-odds that it
+        is there."""
         last = max(FIELDS.index(field) for field in fields)
         present, text = [], "Degradations: "
-        for kind in KINDS:
-            token = yield Choice(Place(kind, "presence"), self.tokens(text + NAMES[kind]), self.flags)
+        for kind, towards in zip(KINDS, lean, strict=True):
+            token = yield Choice(Place(kind, "presence"), self.tokens(text + NAMES[kind]), self.flags, towards)
             present += [kind] * (token == self.flags[1])
             text = ", "
         text = "."

@@ -19,9 +19,11 @@ class Reasoner(nn.Module, ABC):
     """Looks at photos and writes their diagnoses (section 3.1)."""
 
     @abstractmethod
-    def examine(self, images: Tensor, fields: Sequence[str] = FIELDS) -> list[Examination | ParseFailure]:
-        """One diagnosis a photo, with how sure it is. images: (B, 3, H, W) in [0, 1]. Only ``fields`` are asked for. No
-        gradient."""
+    def examine(
+        self, images: Tensor, fields: Sequence[str] = FIELDS, lean: Tensor | None = None
+    ) -> list[Examination | ParseFailure]:
+        """One diagnosis a photo, with how sure it is. images: (B, 3, H, W) in [0, 1]. Only ``fields`` are asked for.
+        lean: (B, 4), added to the log-odds that each of ``KINDS`` is there, before it is decided. No gradient."""
 
     @abstractmethod
     def loss(self, images: Tensor, diagnoses: Sequence[Diagnosis]) -> Tensor:
@@ -31,9 +33,11 @@ class Reasoner(nn.Module, ABC):
     def save(self, directory: Path) -> None:
         """Writes all that ``checkpoint`` of the class needs, weights as safetensors."""
 
-    def diagnose(self, images: Tensor, fields: Sequence[str] = FIELDS) -> list[Diagnosis | ParseFailure]:
+    def diagnose(
+        self, images: Tensor, fields: Sequence[str] = FIELDS, lean: Tensor | None = None
+    ) -> list[Diagnosis | ParseFailure]:
         """The diagnoses of :meth:`examine` alone."""
-        found = self.examine(images, fields)
+        found = self.examine(images, fields, lean)
         return [answer.diagnosis if isinstance(answer, Examination) else answer for answer in found]
 
     def severities(self, images: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import Qwen2Tokenizer, Qwen3VLForConditionalGeneration
 from transformers.utils import cached_file
 
-from rnr.diagnosis import FIELDS, Diagnosis, ParseFailure, parse, render
+from rnr.diagnosis import FIELDS, KINDS, Diagnosis, ParseFailure, parse, render
 from rnr.diagnosis.examination import Examination
 from rnr.diagnosis.prompt import FULL, SHORT
 from rnr.models.adapters import add_lora, merged, save_adapter, train_only
@@ -156,21 +156,26 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             loss = loss + self.probe_weight * self.understand(hidden[:, -answers.shape[1] - 1], diagnoses)
         return loss
 
-    def examine(self, images: Tensor, fields: Sequence[str] = FIELDS) -> list[Examination | ParseFailure]:
+    def examine(
+        self, images: Tensor, fields: Sequence[str] = FIELDS, lean: Tensor | None = None
+    ) -> list[Examination | ParseFailure]:
         """See :meth:`Reasoner.examine`. Words are greedy, numbers the expectation over what their digits might have been;
         written in the form of a diagnosis, and no further than the last line that ``fields`` ask for. ``temperatures`` say
         how sure it is, and change nothing that is said."""
         return [
             reading if isinstance(reading, ParseFailure) else examination(reading, self.form, self.temperatures)
-            for reading in self.weigh(images, fields)
+            for reading in self.weigh(images, fields, lean)
         ]
 
     @torch.no_grad()
-    def weigh(self, images: Tensor, fields: Sequence[str] = FIELDS) -> list[Reading | ParseFailure]:
+    def weigh(
+        self, images: Tensor, fields: Sequence[str] = FIELDS, lean: Tensor | None = None
+    ) -> list[Reading | ParseFailure]:
         """What :meth:`examine` goes by: the answers, with all that was weighed in them and no temperature applied."""
         Diagnosis().keep(fields)  # raises for fields that do not exist
         fields = [field for field in fields if field in self.fields]
-        answers = self.write(images, [partial(self.form.write, fields)] * len(images), self.form)
+        leans = torch.zeros(len(images), len(KINDS)) if lean is None else lean
+        answers = self.write(images, [partial(self.form.write, fields, each) for each in leans.tolist()], self.form)
         texts = self.tokenizer.batch_decode([answer.tokens for answer in answers])
         parsed = [parse(text.removesuffix(END_OF_TURN)) for text in texts]
         return [

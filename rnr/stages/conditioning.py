@@ -1,6 +1,7 @@
 """Which diagnosis a restorer is given: the truth, the reasoner's own, a blurred truth or none, and which of its fields."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,9 @@ class Conditioning:
     none: share of photos whose diagnosis is withheld.
     drop: share of photos of which one present degradation is withheld.
     jitter: relative error put on the truth's numbers, so that the restorer does not trust them beyond reason.
+    doubt: standard deviation of the noise put on the log-odds that the reasoner gives to each degradation. It knows the
+        photos it was trained on, and is right of them more often than it will be of others; a restorer that saw no
+        other mistakes would trust it too much.
     """
 
     fields: Sequence[str] = FIELDS
@@ -29,12 +33,15 @@ class Conditioning:
     none: float = 0.05
     drop: float = 0.05
     jitter: float = 0.1
+    doubt: float = 0.0
 
     def __post_init__(self) -> None:
         Diagnosis().keep(self.fields)  # raises for fields that do not exist
         for name in ("predicted", "none", "drop"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"conditioning.{name} must lie within [0, 1], got {getattr(self, name):g}")
+        if not 0 <= self.doubt < math.inf:
+            raise ValueError(f"conditioning.doubt must be a finite number from 0 on, got {self.doubt:g}")
 
     def train(
         self, batch: DegradedBatch, reasoner: Reasoner | None, generator: torch.Generator
@@ -42,7 +49,8 @@ class Conditioning:
         """What the restorer is given of a training batch. An answer that does not parse counts as no diagnosis."""
         predicted = torch.rand((), generator=generator) < self.predicted
         if predicted and reasoner is not None:
-            return self.keep(reasoner.diagnose(batch.degraded, self.fields))
+            noise = self.doubt * torch.randn(len(batch.degraded), len(KINDS), generator=generator)
+            return self.keep(reasoner.diagnose(batch.degraded, self.fields, noise))
         given: list[Diagnosis | None] = []
         for truth in batch.truth:
             none, drop, which = torch.rand(3, generator=generator).tolist()

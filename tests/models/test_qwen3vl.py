@@ -104,6 +104,27 @@ def test_an_examination_says_how_sure_it_is(learned):
                 assert examined.diagnosis[kind].chance == round(examined.presence[kind], 4)
 
 
+def test_what_it_leans_to_counts_as_odds(learned):
+    reasoner, images = learned[0], photos(3)
+    lean = torch.tensor([0.5, -0.4, 0.3, -0.2]).repeat(3, 1)
+    before, after = reasoner.examine(images), reasoner.examine(images, lean=lean)
+    assert [render(each.diagnosis) for each in after] == [render(each.diagnosis) for each in before]
+    odds = [torch.tensor([list(each.presence.values()) for each in found]).logit() for found in (before, after)]
+    torch.testing.assert_close(odds[1] - odds[0], lean, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("towards", [-50.0, 50.0])
+def test_who_leans_far_enough_finds_all_or_nothing(learned, towards):
+    lean = torch.zeros(3, 4)
+    lean[1] = towards
+    found, as_ever = (learned[0].diagnose(photos(3), lean=each) for each in (lean, None))
+    assert [found[0], found[2]] == [as_ever[0], as_ever[2]], "the other photos keep theirs"
+    for kind in KINDS:
+        assert (found[1][kind] is not None) == (towards > 0)
+        if towards > 0:
+            assert found[1][kind].severity >= 1 and found[1][kind].chance > 0.99
+
+
 @pytest.mark.parametrize(
     "fields", [("presence",), ("presence", "severity"), ("presence", "parameters"), FIELDS[:3], ("presence", "scene")]
 )

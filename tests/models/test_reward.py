@@ -24,7 +24,7 @@ class Brightness(Reasoner):
         assert torch.equal((images * 255).round() / 255, images), "judged as a file would hold them"
         return torch.stack([100 * images.mean(dim=(1, 2, 3)), *[torch.zeros(len(images))] * 3], dim=1)
 
-    def examine(self, images, fields=()):
+    def examine(self, images, fields=(), lean=None):
         raise NotImplementedError
 
     def loss(self, images, diagnoses):

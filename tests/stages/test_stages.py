@@ -217,14 +217,33 @@ def test_conditioning_states_only_its_fields():
 
 def test_conditioning_takes_the_reasoners_word():
     class Says:
-        def diagnose(self, images, fields):
+        def diagnose(self, images, fields, lean):
+            assert not lean.any()
             return [ParseFailure("?", "nonsense"), Diagnosis()]
 
     conditioning = Conditioning(predicted=1)
     assert conditioning.train(batch_of(TRUTH[:2]), Says(), torch.Generator()) == [None, Diagnosis()]
 
 
-@pytest.mark.parametrize("change", [{"fields": ("severity",)}, {"fields": ("presence", "mood")}, {"none": 1.5}])
+def test_conditioning_doubts_what_the_reasoner_finds():
+    leans = []
+
+    class Doubted:
+        def diagnose(self, images, fields, lean):
+            leans.append(lean)
+            return [Diagnosis()] * len(images)
+
+    conditioning, batch = Conditioning(predicted=1, doubt=2), batch_of(TRUTH)
+    for seed in (0, 0, 1):
+        conditioning.train(batch, Doubted(), torch.Generator().manual_seed(seed))
+    assert leans[0].shape == (200, 4)
+    assert leans[0].std() == pytest.approx(2, rel=0.1) and abs(leans[0].mean()) < 0.3
+    assert leans[0].equal(leans[1]) and not leans[0].equal(leans[2])
+
+
+@pytest.mark.parametrize(
+    "change", [{"fields": ("severity",)}, {"fields": ("presence", "mood")}, {"none": 1.5}, {"doubt": -1.0}]
+)
 def test_conditioning_refuses_nonsense(change):
     with pytest.raises(ValueError):
         dataclasses.replace(Conditioning(), **change)
