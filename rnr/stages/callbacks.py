@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 
 from rnr.stages.checkpoints import CHECKPOINTS, LAST, PREVIOUS, CheckpointError, StraightToDisk, commit, remove, seal
 from rnr.stages.sharding import savable
@@ -130,8 +130,22 @@ class SaveWeights(Checkpoint):
     """Writes the trained model as safetensors to ``weights`` when training ends, also when Ctrl-C ends it. The folder
     appears whole or not at all: it is written beside its place and then moved there."""
 
+    def __init__(self) -> None:
+        self._trained = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: Stage) -> None:
+        self._trained = True
+
     def on_train_end(self, trainer: Trainer, pl_module: Stage) -> None:
         self._save(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: Stage) -> None:
+        """A run that was cut off between its last checkpoint and its weights has no step left when it goes on: for
+        Lightning its training neither starts nor ends."""
+        if not self._trained and trainer.global_step:
+            for callback in trainer.callbacks:
+                if isinstance(callback, (WeightAveraging, SaveWeights)):
+                    callback.on_train_end(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: Stage, exception: BaseException) -> None:
         stopped = isinstance(exception, Stopped) and exception.number == signal.SIGINT

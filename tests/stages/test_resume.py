@@ -80,6 +80,15 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("name", ["reasoner_sft", "restorer_sft", "grpo"])
+def test_a_run_that_was_cut_off_before_its_weights_writes_them(name, tmp_path):
+    data, changes = SETTINGS["epochs of 3 steps"]
+    _, weights, left = run(name, tmp_path, data, changes)
+    shutil.rmtree(tmp_path / "weights")
+    losses, same_weights, same_left = run(name, tmp_path, data, changes, tmp_path / "checkpoints/last.ckpt")
+    assert not losses and same(same_weights, weights) and same_left["global_step"] == left["global_step"] == STEPS
+
+
 @pytest.mark.parametrize(("name", "setting", "cuts"), CASES)
 def test_a_run_that_goes_on_ends_as_one_that_was_never_disturbed(name, setting, cuts, tmp_path):
     data, changes = SETTINGS[setting]

@@ -46,7 +46,7 @@ def tiny_stage(name: str, reasoner: str | None = None, restorer: str | None = No
 
 def opinionated(stage: RestorerGRPO) -> RestorerGRPO:
     """Its reasoner has an opinion: answers of an untrained one do not parse, which would let every group be skipped."""
-    stage.reasoner.examine = lambda images, fields=None: [EXAMINED] * len(images)
+    stage.reasoner.examine = lambda images, fields=None, lean=None: [EXAMINED] * len(images)
     stage.reasoner.severities = lambda images: images.mean(dim=(2, 3)).mean(dim=1, keepdim=True).repeat(1, 4) * 100
     stage.floor = 1e-6
     return stage
