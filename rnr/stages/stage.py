@@ -110,11 +110,21 @@ class Stage(ExactBuffers, LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Raises ``FloatingPointError`` for a gradient that is not finite, though the loss is: clipped by its norm, it would
-        make every weight NaN. DeepSpeed, which keeps gradients to itself, is not looked at, nor is float16, whose scaler
-        leaves such a step out."""
+        make every weight NaN. float16 is not looked at, whose scaler leaves such a step out, nor DeepSpeed, which keeps
+        gradients to itself (see :meth:`optimizer_step`)."""
         gradients = [local(p.grad) for p in self.parameters() if p.grad is not None]
         if gradients and self.trainer.scaler is None:
             finite = bool(torch.stack([norm.float() for norm in torch._foreach_norm(gradients)]).isfinite().all())
+            self._demand(finite, f"a gradient is {'' if finite else 'not finite'}")
+
+    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        """Raises ``FloatingPointError`` where DeepSpeed has left a step out because of such a gradient, of which it says
+        nothing: a run whose every step is left out would go on to its end."""
+        engine = self.trainer.strategy.model
+        before = getattr(engine, "skipped_steps", None)
+        super().optimizer_step(*arguments, **named)
+        if before is not None and not engine.fp16_enabled():
+            finite = engine.skipped_steps == before
             self._demand(finite, f"a gradient is {'' if finite else 'not finite'}")
 
     def _demand(self, finite: bool, what: str) -> None:

@@ -75,6 +75,30 @@ def test_a_loss_that_is_no_number_on_one_process_ends_both(task):
     assert "the loss is nan at step 0" in said[1] and "the loss is not finite on another process at step 0" in said[0]
 
 
+def no_gradient_on_the_second(task: Task) -> None:
+    """Its loss is a number until the second step is through; the gradient of that is none."""
+    if os.environ["RANK"] == "1":
+        stage = RestorerSFT.training_step
+
+        def step(self, batch, batch_idx):
+            loss = stage(self, batch, batch_idx)
+            loss.register_hook(lambda gradient: gradient * (float("nan") if self.global_step == 1 else 1))
+            return loss
+
+        RestorerSFT.training_step = step
+    train(task)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["DDP", "FSDP2", "ZeRO-2", "ZeRO-3"])
+def test_a_gradient_that_is_no_number_on_one_process_ends_both(strategy, task):
+    assert ends(start(no_gradient_on_the_second, replace(task, strategy=strategy))) == [1, 1]
+    for rank in range(PROCESSES):
+        assert "a gradient is not finite" in (task.folder.parent / f"log{rank}").read_text()
+    together(train, replace(task, strategy=strategy, steps=3, resume=True))
+    assert all(weight.isfinite().all() for weight in load_file(task.folder / "weights/model.safetensors").values())
+
+
 def train_apart(task: Task) -> None:
     """Each process sees a folder of its own, of which the second one's is empty."""
     rank = os.environ["RANK"]

@@ -61,7 +61,8 @@ def test_candidates_by_sampled_diagnoses_train_and_have_a_spread(tmp_path):
 def test_sampled_a_photo_without_a_diagnosis_is_skipped(tmp_path):
     stage = opinionated(tiny_stage("grpo"))
     stage.sampled, stage.group = True, 4
-    stage.reasoner.examine = lambda images, fields=None, lean=None: [EXAMINED, *[ParseFailure("", "no text")] * (len(images) - 1)]
+    unparsed = ParseFailure("", "no text")
+    stage.reasoner.examine = lambda images, fields=None, lean=None: [EXAMINED, *[unparsed] * (len(images) - 1)]
     trainer = tiny_trainer(tmp_path, steps=1)
     trainer.fit(stage, tiny_data())
     assert trainer.callback_metrics["train/groups_skipped"] == 1
