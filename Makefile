@@ -61,7 +61,7 @@ fit: $(READY)  ## the three stages, one after the other, as their configs stand
 baselines: $(READY)  ## the rows of Table 2, on two photos (ARGS="--data.sources.test=[DIR] --data.eval_draws=3" for more)
 	$(BIN)/rnr baselines $(ARGS)
 
-ablations: $(READY)  ## the rows of Table 3, at a quick setting (ARGS="--sft-steps 4000 ..." for more)
+ablations: $(READY)  ## the rows of Table 3, at a quick setting (ARGS="--sft-steps 4000 --jobs 2 ..." for more)
 	$(BIN)/rnr ablations $(ARGS)
 
 results: $(READY)  ## docs/results.md from the commands in it: make results DATA=FOLDER (ARGS=--again: all anew)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rnr.command_line import at_least_one
 from rnr.records import record, write_whole
 from rnr.row_runs import Run, run_all
 from rnr.stage_commands import weights_of
@@ -35,10 +36,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--configs", type=Path, default=Path("lightning_configs"), help="folder (lightning_configs)")
     parser.add_argument("--sft-steps", type=int, default=40, help="steps of stage 2 a row (default 40: a quick look)")
     parser.add_argument("--grpo-steps", type=int, default=4, help="steps of stage 3 a row (default 4)")
+    parser.add_argument("--jobs", type=at_least_one, default=1, metavar="N", help="rows at a time (default 1)")
     args, options = parser.parse_known_args(argv)
     # The full model comes first: the row before its third stage is tested on the way.
     rows = sorted((row for row in ROWS if row != "without_rl"), key=lambda row: row != REFERENCE)
-    faults = run_all([run for row in rows for run in _runs(row, args, options)])
+    faults = run_all([_runs(row, args, options) for row in rows], args.jobs)
     folders = {row: args.output / row for row in ROWS}
     files = {row: [folder / "test.csv"] for row, folder in folders.items() if folder not in faults}
     if REFERENCE not in files:

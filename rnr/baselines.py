@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         parser.error(str(error))
     training = _training(args.configs, rows, [*options, f"--trainer.max_steps={args.steps}"]) if args.steps else []
     tests = [Run("test", FOLDER / name, (path,), tuple(options)) for name, path in rows.items()]
-    faults = {folder.name: why for folder, why in run_all([*training, *tests]).items()}
+    faults = {folder.name: why for folder, why in run_all([[*training, *tests]]).items()}
     files = {run.folder.name: [run.folder / "test.csv"] for run in tests if run.folder.name not in faults}
     if REFERENCE not in files:
         print(f"error: there is no table without the row {REFERENCE}: {faults[REFERENCE]}", file=sys.stderr)

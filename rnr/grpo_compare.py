@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rnr.command_line import at_least_one
 from rnr.records import record, write_whole
 from rnr.row_runs import Run, run_all
 from rnr.stage_commands import weights_of
@@ -52,7 +53,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--steps", type=int, default=40, help="of each fit, validated after each quarter (default 40: a quick look)"
     )
-    parser.add_argument("--seeds", type=int, default=1, help="runs of each row, which differ in their seed (default 1)")
+    parser.add_argument(
+        "--seeds", type=at_least_one, default=1, help="runs of each row, which differ in their seed (default 1)"
+    )
     parser.add_argument(
         "--only", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="ROW",
         help=f"of {', '.join(METHODS)} (default all); the control is always run",
@@ -60,13 +63,18 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--test", type=Path, nargs="+", default=[None], metavar="FOLDER", help="of test photos, a table each (the config's)"
     )
+    parser.add_argument("--jobs", type=at_least_one, default=1, metavar="N", help="fits, or tests, at a time (default 1)")
     args, options = parser.parse_known_args(argv)
-    for name, value, least in (("steps", args.steps, 4), ("seeds", args.seeds, 1)):
-        if value < least:
-            parser.error(f"argument --{name}: must be at least {least}, got {value}")
+    if args.steps < 4:
+        parser.error(f"argument --steps: must be at least 4, got {args.steps}")
     fits, tests = _runs(args, options)
+    chains = [
+        [*fits.get(name, [])[i : i + 1], *(rows[name][i] for rows in tests.values())]
+        for name, runs in next(iter(tests.values())).items()
+        for i in range(len(runs))
+    ]
     # A fit that diverged has kept its best weights, and is tested by those: for algorithm1 that is a result.
-    faults = run_all([*fits, *(run for rows in tests.values() for runs in rows.values() for run in runs)])
+    faults = run_all(chains, args.jobs)
     title = f"The third stage, {args.steps} steps, {args.seeds} seed(s), differences with 95 % intervals over photos"
     tables: dict[str, Rows] = {}
     for photos, rows in tests.items():
@@ -89,17 +97,19 @@ def main(argv: Sequence[str]) -> int:
     return 1 if faults else 0
 
 
-def _runs(args: argparse.Namespace, options: Sequence[str]) -> tuple[list[Run], dict[Path | None, dict[str, list[Run]]]]:
-    """The fits, and for each folder of photos the tests of each row, one a seed."""
+def _runs(
+    args: argparse.Namespace, options: Sequence[str]
+) -> tuple[dict[str, list[Run]], dict[Path | None, dict[str, list[Run]]]]:
+    """The fits of each row, one a seed, and for each folder of photos its tests."""
     configs = (args.configs / "grpo.yaml",)
-    fits: list[Run] = []
+    fits: dict[str, list[Run]] = {}
     trained: dict[str, list[tuple[str, tuple[str, ...]]]] = {START: [(START, ())]}  # a row's folders and own options
     for name in (each for each in METHODS if each in (*args.only, CONTROL)):
         for seed in range(args.seeds):
             folder = args.output / f"{name}_{seed}" / "fit"
             seeded = (f"--seed_everything={seed}", f"--data.seed={seed}")
             budget = (f"--trainer.max_steps={args.steps}", f"--trainer.val_check_interval={args.steps // 4}")
-            fits.append(Run("fit", folder, configs, (*options, *METHODS[name], *seeded, *budget)))
+            fits.setdefault(name, []).append(Run("fit", folder, configs, (*options, *METHODS[name], *seeded, *budget)))
             weights = f"--model.init_args.restorer.init_args.checkpoint={weights_of(folder)}"
             trained.setdefault(name, []).append((folder.parent.name, (*METHODS[name], weights)))
 

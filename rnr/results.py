@@ -13,7 +13,6 @@ A change in code is not noticed: ``--again``.
 
 import argparse
 import functools
-import os
 import re
 import shlex
 import shutil
@@ -27,7 +26,7 @@ from pathlib import Path
 from rnr import records
 from rnr.command_line import at_least_one
 from rnr.records import Record, write_whole
-from rnr.row_runs import launched
+from rnr.row_runs import launched, share_of_cores
 from rnr.stages.evaluation import markdown
 
 BLOCK = re.compile(r"^```bash(?P<titles>[^\n]*)\n(?P<lines>.*?)^```\n", re.MULTILINE | re.DOTALL)
@@ -87,10 +86,10 @@ class Command:
         same = found.command == list(self.words) and all(_digest(name) == told for name, told in found.weights.items())
         return found if same else None
 
-    def run(self, threads: int) -> str | None:
-        """None if all is well, else why not, in a line."""
+    def run(self, env: Mapping[str, str]) -> str | None:
+        """None if all is well, else why not, in a line. env: as :func:`rnr.row_runs.launched` has it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return launched(self.words[1:], self.folder / "log.txt", {"OMP_NUM_THREADS": str(threads)})
+        return launched(self.words[1:], self.folder / "log.txt", env)
 
 
 def results(argv: Sequence[str]) -> int:
@@ -176,12 +175,10 @@ def _made_by(found: Sequence[Record]) -> str:
 
 def _run_all(commands: Sequence[Command], jobs: int) -> bool:
     """Whether all went well; what did not is told. Commands that run side by side share the cores out."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-
     def run(command: Command) -> bool:
         _tell(f"runs: {command.line}")
         start = time.monotonic()
-        fault = command.run(threads)
+        fault = command.run(share_of_cores(jobs))
         if fault is not None:
             _tell(f"error: {command.line}: {fault}; all it said is in {command.folder / 'log.txt'}")
         else:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -54,7 +55,7 @@ class Run:
         stamp = self.folder / STAMP
         return stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == self._fingerprint()
 
-    def once(self) -> str | None:
+    def once(self, env: Mapping[str, str] = NOTHING) -> str | None:
         """Runs it unless it is done. None if all is well, else why it failed, in a line; all it said is in ``log``.
 
         Nothing is downloaded: weights are local, or in the hub's cache already.
@@ -67,7 +68,7 @@ class Run:
         (self.folder / STAMP).unlink(missing_ok=True)
         if self.command == "fit":  # those of another configuration would pass for this one's
             shutil.rmtree(weights_of(self.folder), ignore_errors=True)
-        if (fault := launched(self.arguments, self.log)) is not None:
+        if (fault := launched(self.arguments, self.log, env)) is not None:
             return fault
         write_whole(json.dumps(self._fingerprint(), indent=2) + "\n", self.folder / STAMP)
         return None
@@ -118,25 +119,34 @@ def launched(arguments: Sequence[str], log: Path, env: Mapping[str, str] = NOTHI
     return _reason(log) if status else None
 
 
-def run_all(runs: Sequence[Run]) -> dict[Path, str]:
-    """Runs what is not done yet, one after the other, and says so; why each that failed did, by its folder."""
+def run_all(chains: Sequence[Sequence[Run]], jobs: int = 1) -> dict[Path, str]:
+    """Runs what is not done yet, and says so: ``jobs`` chains side by side, which share the cores out, and each run after
+    those before it in its chain. Returns why each that failed did, by its folder."""
     faults: dict[Path, str] = {}
-    with progress("runs") as bar:
-        task = bar.add_task("", total=len(runs))
+    with progress("runs") as bar, ThreadPoolExecutor(jobs) as pool:
+        task = bar.add_task("", total=sum(map(len, chains)))
 
         def tell(run: Run, what: str) -> None:
             bar.console.print(f"{run.folder}: {what}", highlight=False, markup=False, soft_wrap=True)
 
-        for run in runs:
-            if run.done():
-                tell(run, "done before")
-            elif run.lacking() is None:
-                tell(run, f"runs, see {run.log}")
-            if (fault := run.once()) is not None:
-                faults[run.folder] = fault
-                tell(run, f"no result: {fault}")
-            bar.advance(task)
+        def follow(chain: Sequence[Run]) -> None:
+            for run in chain:
+                if run.done():
+                    tell(run, "done before")
+                elif run.lacking() is None:
+                    tell(run, f"runs, see {run.log}")
+                if (fault := run.once(share_of_cores(jobs))) is not None:
+                    faults[run.folder] = fault
+                    tell(run, f"no result: {fault}")
+                bar.advance(task)
+
+        list(pool.map(follow, chains))  # raises what one of them raised
     return faults
+
+
+def share_of_cores(jobs: int) -> dict[str, str]:
+    """The environment of one of so many processes that run side by side."""
+    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
 
 
 def _state(name: str) -> list[list[str | int]]:

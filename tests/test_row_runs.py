@@ -1,5 +1,6 @@
 """Runs that make up a table: none twice, a failure told, and everything redone whose cause has changed."""
 
+import dataclasses
 import sys
 
 import pytest
@@ -15,6 +16,18 @@ with (folder / "ran").open("a") as file:
     file.write(" ".join(sys.argv[1:]) + "\\n")
 print("loading\\nerror: the disk is full\\nTip: buy another") if pathlib.Path("fail").exists() else print("fine")
 sys.exit(pathlib.Path("fail").exists())
+"""
+
+# Two of these end only if they run at the same time.
+MEETING = """
+import os, pathlib, sys, time
+folder = pathlib.Path([a for a in sys.argv if a.startswith("--trainer.default_root_dir=")][0].split("=")[1])
+there = [folder.parents[1] / name / "1" / "test.log" for name in "ab"]
+until = time.monotonic() + 60
+while not all(path.exists() for path in there):
+    assert time.monotonic() < until
+    time.sleep(0.01)
+print(os.environ["OMP_NUM_THREADS"], "threads")
 """
 
 
@@ -59,10 +72,22 @@ def test_it_is_done_again_when_its_cause_changes(cause, run):
 
 def test_a_failure_is_told_in_a_line_and_tried_again(run, capsys):
     (run.folder.parent / "fail").touch()
-    assert run_all([run]) == {run.folder: "the disk is full"}
+    assert run_all([[run]]) == {run.folder: "the disk is full"}
     assert not run.done()
     (run.folder.parent / "fail").unlink()
-    assert run_all([run]) == {} and run.done()
+    assert run_all([[run]]) == {} and run.done()
+
+
+def test_chains_run_side_by_side_and_each_in_its_order(run, monkeypatch):
+    """Each of two runs waits until both have begun; those after them in their chains wait for nobody."""
+    (run.folder.parent / "fake.py").write_text(MEETING)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(row_runs.os, "cpu_count", lambda: 6)
+    chains = [[dataclasses.replace(run, folder=run.folder / name / part) for part in "12"] for name in "ab"]
+    assert run_all(chains, jobs=2) == {}
+    for first, second in chains:
+        assert first.log.read_text() == second.log.read_text() == "3 threads\n"
+        assert first.log.stat().st_mtime_ns < second.log.stat().st_mtime_ns
 
 
 def test_a_failure_after_success_leaves_nothing_done(run):
