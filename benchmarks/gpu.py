@@ -51,6 +51,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from benchmarks import full_scale, scale
 from benchmarks.full_scale import TERA
+from benchmarks.reasoner import plain
 from rnr import grpo
 from rnr.data.batch import DegradedBatch
 from rnr.degradation import Degrader
@@ -293,8 +294,8 @@ def measure_reasoner(report: Report, sizes: Sizes) -> None:
     report.add("reasoner, built", s=wait() - start, parameters=scale.count(reasoner))
     side, count = next(iter(sizes.steps)), sizes.photos
     batch, other = pairs(side, count), pairs(side, 1, seed=count)
-    prompt, length = reasoner._prompt(batch.degraded), max(len(answer(reasoner, truth)) for truth in batch.truth)
-    report.add("  its tokens", prompt=prompt["input_ids"].shape[1], longest=length)
+    asked, length = reasoner._prompt(batch.degraded)["input_ids"], max(len(answer(reasoner, t)) for t in batch.truth)
+    report.add("  its tokens", prompt=asked.shape[1], longest=length)
     with told(reasoner, other.truth):
         reasoner.diagnose(other.degraded)
     remembered, spent = dict(reasoner._memory), {}
@@ -302,19 +303,6 @@ def measure_reasoner(report: Report, sizes: Sizes) -> None:
     def write(how: Callable[[Tensor], object], memory: dict) -> None:
         reasoner._memory = dict(memory)
         how(batch.degraded)
-
-    @torch.no_grad()
-    def plain(tokens: int) -> None:
-        """As ``benchmarks.reasoner.plain``, to the end of the longest answer."""
-        reasoner.model.generate(
-            **prompt,
-            attention_mask=torch.ones_like(prompt["input_ids"]),
-            do_sample=False,
-            min_new_tokens=tokens,
-            max_new_tokens=tokens,
-            eos_token_id=reasoner.form.end,
-            pad_token_id=reasoner.tokenizer.pad_token_id,
-        )
 
     with told(reasoner, batch.truth):
         said = reasoner.weigh(batch.degraded)
@@ -326,8 +314,13 @@ def measure_reasoner(report: Report, sizes: Sizes) -> None:
                 with watched(reasoner) as seen:
                     spent[title] = report.measure(title, partial(write, how, memory), photos=count, warm=False)
                 report.add("  of that", **seen)
-    plain(4)
-    slow = report.measure(f"{count} of {side} px: plain generate", partial(plain, length), photos=count, warm=False)
+    plain(reasoner, batch.degraded, 4)
+    slow = report.measure(
+        f"{count} of {side} px: plain generate",
+        partial(plain, reasoner, batch.degraded, length),
+        photos=count,
+        warm=False,
+    )
     for title, seconds in spent.items():
         report.add(title, times_as_fast=slow / seconds)
 

@@ -36,14 +36,15 @@ def photos(photo: Photo, count: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def plain(reasoner: Qwen3VLReasoner, images: torch.Tensor) -> object:
-    """transformers' ``generate`` on the same prompt."""
+def plain(reasoner: Qwen3VLReasoner, images: torch.Tensor, tokens: int | None = None) -> object:
+    """transformers' ``generate`` on the same prompt: just so many tokens, or to the end of each answer."""
     prompt = reasoner._prompt(images)
     return reasoner.model.generate(
         **prompt,
         attention_mask=torch.ones_like(prompt["input_ids"]),
         do_sample=False,
-        max_new_tokens=384,
+        min_new_tokens=tokens,
+        max_new_tokens=tokens or 384,
         eos_token_id=reasoner.form.end,
         pad_token_id=reasoner.tokenizer.pad_token_id,
     )
