@@ -69,6 +69,7 @@ class DegradationDataModule(LightningDataModule):
         visits: looks at each training photo an epoch.
         eval_batch_size: whole photos a step in validation, test and prediction.
         limit_eval: at most so many validation or test photos, evenly spread; None for all.
+        limit_val: at most so many validation photos; None for as many as ``limit_eval`` says.
         eval_draws: degradations drawn for each validation or test photo, each by itself.
         degrader: the degradation model of training: its priors, or a preset's name (:mod:`rnr.data.presets`), or several
             names, of which each look at a photo draws one.
@@ -90,6 +91,7 @@ class DegradationDataModule(LightningDataModule):
         visits: int = 1,
         eval_batch_size: int = 4,
         limit_eval: int | None = None,
+        limit_val: int | None = None,
         eval_draws: int = 1,
         degrader: Degrader | str | list[str] = "paper",
         eval_degrader: Degrader | str | list[str] = "paper",
@@ -108,7 +110,8 @@ class DegradationDataModule(LightningDataModule):
             raise ValueError(f"crops must be sides of at least 16 pixels, got {list(crops)}")
         self.sources = sources
         self.batch_size, self.crops, self.visits = batch_size, tuple(crops), visits
-        self.eval_batch_size, self.limit_eval, self.eval_draws = eval_batch_size, limit_eval, eval_draws
+        self.eval_batch_size, self.eval_draws = eval_batch_size, eval_draws
+        self.limit_test, self.limit_val = limit_eval, limit_val or limit_eval
         self.degrader, self.eval_degrader = presets.mixture(degrader), presets.mixture(eval_degrader)
         self.tone, self.jpeg, self.eval_jpeg = tone, jpeg, eval_jpeg
         self.seed, self.eval_seed = seed, eval_seed
@@ -120,11 +123,11 @@ class DegradationDataModule(LightningDataModule):
         if stage == "fit" and "train" not in self.sets:
             train, val = self._training_photos()
             self.sets["train"] = _dataset(train, self.seed, self.cache_bytes)
-            self.sets["val"] = _dataset(self._limited(val), self.eval_seed)
+            self.sets["val"] = _dataset(_spread(val, self.limit_val), self.eval_seed)
         if stage == "validate" and "val" not in self.sets:
-            self.sets["val"] = _dataset(self._limited(self._training_photos()[1]), self.eval_seed)
+            self.sets["val"] = _dataset(_spread(self._training_photos()[1], self.limit_val), self.eval_seed)
         if stage == "test" and "test" not in self.sets:
-            self.sets["test"] = _dataset(self._limited(_all(self.sources.test, "test")), self.eval_seed)
+            self.sets["test"] = _dataset(_spread(_all(self.sources.test, "test"), self.limit_test), self.eval_seed)
         if stage == "predict" and "predict" not in self.sets:
             found = photos_in(self.sources.predict, "predict") if self.sources.predict else [shipped_photos("test")]
             self.sets["predict"] = _dataset(_joined(found), self.eval_seed)
@@ -135,11 +138,6 @@ class DegradationDataModule(LightningDataModule):
         parts = [held_out(photos, self.sources.val_share) for photos in _found(self.sources.train, "train")]
         once = {source: held for source, (_, held) in zip(self.sources.train, parts, strict=True)}
         return _joined([kept for kept, _ in parts]), _joined(list(once.values()))
-
-    def _limited(self, photos: Photos) -> Photos:
-        if not self.limit_eval or self.limit_eval >= len(photos):
-            return photos
-        return [photos[i * len(photos) // self.limit_eval] for i in range(self.limit_eval)]
 
     def train_dataloader(self) -> DataLoader:
         photos = self.sets["train"]
@@ -198,6 +196,13 @@ class DegradationDataModule(LightningDataModule):
 def _found(sources: Sequence[str], split: str) -> list[Photos]:
     """The photos of each source."""
     return pairs_in(sources) or photos_in(sources, split)
+
+
+def _spread(photos: Photos, limit: int | None) -> Photos:
+    """At most ``limit`` of them."""
+    if not limit or limit >= len(photos):
+        return photos
+    return [photos[i * len(photos) // limit] for i in range(limit)]
 
 
 def _joined(parts: Sequence[Photos]) -> Photos:

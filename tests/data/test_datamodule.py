@@ -252,6 +252,17 @@ def test_a_limit_takes_photos_evenly_from_all(folders, limit, kept):
     assert limit != 3 or names == ["00.png", "02.png", "small/00.png"]
 
 
+@pytest.mark.parametrize(
+    ("limits", "val", "test"),
+    [({"limit_val": 3}, 3, 8), ({"limit_eval": 5, "limit_val": 3}, 3, 5), ({"limit_eval": 5}, 5, 5)],
+)
+def test_validation_may_have_a_limit_of_its_own(folders, limits, val, test):
+    module = DegradationDataModule(dataclasses.replace(folders, test=folders.val), **limits)
+    module.setup("validate")
+    module.setup("test")
+    assert (len(module.sets["val"]), len(module.sets["test"])) == (val, test)
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_corrupt_photo_among_good_ones_is_named(folders, tmp_path, split):
     broken = tmp_path / split / "03.png"
