@@ -39,6 +39,10 @@ METHODS = {
 """What each row adds to ``grpo.yaml``; the last is ``anchored`` with candidates that the reasoner thinks likely."""
 
 
+Tests = dict[Path | None, dict[str, list[Run]]]
+"""By folder of photos and by row, one a seed."""
+
+
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``rnr grpo-compare``. Exit status 1 if a run has no result."""
     parser = argparse.ArgumentParser(
@@ -67,12 +71,7 @@ def main(argv: Sequence[str]) -> int:
     args, options = parser.parse_known_args(argv)
     if args.steps < 4:
         parser.error(f"argument --steps: must be at least 4, got {args.steps}")
-    fits, tests = _runs(args, options)
-    chains = [
-        [*fits.get(name, [])[i : i + 1], *(rows[name][i] for rows in tests.values())]
-        for name, runs in next(iter(tests.values())).items()
-        for i in range(len(runs))
-    ]
+    chains, tests = _runs(args, options)
     # A fit that diverged has kept its best weights, and is tested by those: for algorithm1 that is a result.
     faults = run_all(chains, args.jobs)
     title = f"The third stage, {args.steps} steps, {args.seeds} seed(s), differences with 95 % intervals over photos"
@@ -97,28 +96,30 @@ def main(argv: Sequence[str]) -> int:
     return 1 if faults else 0
 
 
-def _runs(
-    args: argparse.Namespace, options: Sequence[str]
-) -> tuple[dict[str, list[Run]], dict[Path | None, dict[str, list[Run]]]]:
-    """The fits of each row, one a seed, and for each folder of photos its tests."""
+def _runs(args: argparse.Namespace, options: Sequence[str]) -> tuple[list[list[Run]], Tests]:
+    """Of each row and seed the fit and, behind it, its tests; and the tests alone."""
     configs = (args.configs / "grpo.yaml",)
-    fits: dict[str, list[Run]] = {}
-    trained: dict[str, list[tuple[str, tuple[str, ...]]]] = {START: [(START, ())]}  # a row's folders and own options
+    chains: list[list[Run]] = []
+    tests: Tests = {photos: {} for photos in args.test}
+
+    def test(row: str, run: str, own: Sequence[str]) -> list[Run]:
+        """On each folder of photos."""
+        for photos, rows in tests.items():
+            folder, options_of_test = args.output / run, (*options, *own)
+            if photos is not None:
+                digest = hashlib.sha256(str(photos).encode()).hexdigest()[:6]  # of two folders with names alike
+                folder = folder / f"test-{photos.resolve().name}-{digest}"
+                options_of_test = (*options_of_test, f"--data.sources.test=[{photos}]")
+            rows.setdefault(row, []).append(Run("test", folder, configs, options_of_test))
+        return [rows[row][-1] for rows in tests.values()]
+
+    chains.append(test(START, START, ()))
     for name in (each for each in METHODS if each in (*args.only, CONTROL)):
         for seed in range(args.seeds):
             folder = args.output / f"{name}_{seed}" / "fit"
             seeded = (f"--seed_everything={seed}", f"--data.seed={seed}")
             budget = (f"--trainer.max_steps={args.steps}", f"--trainer.val_check_interval={args.steps // 4}")
-            fits.setdefault(name, []).append(Run("fit", folder, configs, (*options, *METHODS[name], *seeded, *budget)))
+            fit = Run("fit", folder, configs, (*options, *METHODS[name], *seeded, *budget))
             weights = f"--model.init_args.restorer.init_args.checkpoint={weights_of(folder)}"
-            trained.setdefault(name, []).append((folder.parent.name, (*METHODS[name], weights)))
-
-    def test(run: str, own: Sequence[str], photos: Path | None) -> Run:
-        if photos is None:
-            return Run("test", args.output / run, configs, (*options, *own))
-        digest = hashlib.sha256(str(photos).encode()).hexdigest()[:6]  # of two folders with names alike
-        folder = args.output / run / f"test-{photos.resolve().name}-{digest}"
-        return Run("test", folder, configs, (*options, *own, f"--data.sources.test=[{photos}]"))
-
-    tests = {photos: {name: [test(*run, photos) for run in runs] for name, runs in trained.items()} for photos in args.test}
-    return fits, tests
+            chains.append([fit, *test(name, folder.parent.name, (*METHODS[name], weights))])
+    return chains, tests

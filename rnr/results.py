@@ -175,10 +175,12 @@ def _made_by(found: Sequence[Record]) -> str:
 
 def _run_all(commands: Sequence[Command], jobs: int) -> bool:
     """Whether all went well; what did not is told. Commands that run side by side share the cores out."""
+    env = share_of_cores(min(jobs, len(commands)))
+
     def run(command: Command) -> bool:
         _tell(f"runs: {command.line}")
         start = time.monotonic()
-        fault = command.run(share_of_cores(jobs))
+        fault = command.run(env)
         if fault is not None:
             _tell(f"error: {command.line}: {fault}; all it said is in {command.folder / 'log.txt'}")
         else:

@@ -11,13 +11,15 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
 import yaml
 from huggingface_hub import try_to_load_from_cache
 
@@ -29,6 +31,8 @@ from rnr.stage_commands import weights_of
 NOTHING: Mapping[str, str] = MappingProxyType({})
 RNR = [sys.executable, "-c", "from rnr.cli import main; main()"]
 STAMP = "done.json"
+LAUNCHED: set[subprocess.Popen] = set()
+"""What is running."""
 INDICES = ("model_index.json", "config.json")
 
 
@@ -106,23 +110,30 @@ class Run:
 
 
 def launched(arguments: Sequence[str], log: Path, env: Mapping[str, str] = NOTHING) -> str | None:
-    """Runs ``rnr`` with ``arguments`` in a process of its own, offline, with ``env`` where the environment has no such
-    variable. None if all is well, else why it failed, in a line; all it said is in ``log``."""
+    """Runs ``rnr`` with ``arguments`` in a process of its own, offline, with ``env`` added to the environment. None if all is
+    well, else why it failed, in a line; all it said is in ``log``."""
     with log.open("w", encoding="utf-8") as file:
-        status = subprocess.run(
+        process = subprocess.Popen(
             [*RNR, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={"HF_HUB_OFFLINE": "1", **env, **os.environ},
-        ).returncode
+            env={"HF_HUB_OFFLINE": "1", **os.environ, **env},
+        )
+        LAUNCHED.add(process)
+        try:
+            status = process.wait()
+        finally:
+            LAUNCHED.discard(process)
     return _reason(log) if status else None
 
 
 def run_all(chains: Sequence[Sequence[Run]], jobs: int = 1) -> dict[Path, str]:
     """Runs what is not done yet, and says so: ``jobs`` chains side by side, which share the cores out, and each run after
-    those before it in its chain. Returns why each that failed did, by its folder."""
+    those before it in its chain. Returns why each that failed did, by its folder. Ctrl-C, or an error of our own, ends the
+    runs that are under way and begins no other."""
     faults: dict[Path, str] = {}
+    env, over = share_of_cores(min(jobs, len(chains))), threading.Event()
     with progress("runs") as bar, ThreadPoolExecutor(jobs) as pool:
         task = bar.add_task("", total=sum(map(len, chains)))
 
@@ -131,22 +142,31 @@ def run_all(chains: Sequence[Sequence[Run]], jobs: int = 1) -> dict[Path, str]:
 
         def follow(chain: Sequence[Run]) -> None:
             for run in chain:
+                if over.is_set():
+                    return
                 if run.done():
                     tell(run, "done before")
                 elif run.lacking() is None:
                     tell(run, f"runs, see {run.log}")
-                if (fault := run.once(share_of_cores(jobs))) is not None:
+                if (fault := run.once(env)) is not None:
                     faults[run.folder] = fault
                     tell(run, f"no result: {fault}")
                 bar.advance(task)
 
-        list(pool.map(follow, chains))  # raises what one of them raised
-    return faults
+        try:
+            for chain in as_completed([pool.submit(follow, chain) for chain in chains]):
+                chain.result()
+        except BaseException:
+            over.set()
+            for process in list(LAUNCHED):
+                process.terminate()
+            raise
+    return {run.folder: faults[run.folder] for chain in chains for run in chain if run.folder in faults}
 
 
 def share_of_cores(jobs: int) -> dict[str, str]:
-    """The environment of one of so many processes that run side by side."""
-    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
+    """The environment of one of so many processes side by side, which share the threads of this one."""
+    return {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // jobs))} if jobs > 1 else {}
 
 
 def _state(name: str) -> list[list[str | int]]:

@@ -1,9 +1,13 @@
 """Runs that make up a table: none twice, a failure told, and everything redone whose cause has changed."""
 
 import dataclasses
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
+import torch
 
 from rnr import row_runs
 from rnr.row_runs import Run, run_all
@@ -23,11 +27,11 @@ MEETING = """
 import os, pathlib, sys, time
 folder = pathlib.Path([a for a in sys.argv if a.startswith("--trainer.default_root_dir=")][0].split("=")[1])
 there = [folder.parents[1] / name / "1" / "test.log" for name in "ab"]
-until = time.monotonic() + 60
+begin = time.time()
 while not all(path.exists() for path in there):
-    assert time.monotonic() < until
+    assert time.time() < begin + 60
     time.sleep(0.01)
-print(os.environ["OMP_NUM_THREADS"], "threads")
+print(os.environ["OMP_NUM_THREADS"], begin, time.time())
 """
 
 
@@ -81,13 +85,48 @@ def test_a_failure_is_told_in_a_line_and_tried_again(run, capsys):
 def test_chains_run_side_by_side_and_each_in_its_order(run, monkeypatch):
     """Each of two runs waits until both have begun; those after them in their chains wait for nobody."""
     (run.folder.parent / "fake.py").write_text(MEETING)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(row_runs.os, "cpu_count", lambda: 6)
-    chains = [[dataclasses.replace(run, folder=run.folder / name / part) for part in "12"] for name in "ab"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    chains = two_chains(run)
     assert run_all(chains, jobs=2) == {}
     for first, second in chains:
-        assert first.log.read_text() == second.log.read_text() == "3 threads\n"
-        assert first.log.stat().st_mtime_ns < second.log.stat().st_mtime_ns
+        told = [each.log.read_text().split() for each in (first, second)]
+        assert told[0][0] == told[1][0] == "3"
+        assert float(told[0][2]) < float(told[1][1]), "the second began before the first had ended"
+
+
+def two_chains(run):
+    return [[dataclasses.replace(run, folder=run.folder / name / part) for part in "12"] for name in "ab"]
+
+
+def test_a_failure_does_not_keep_the_rest_from_running(run):
+    (run.folder.parent / "fail").touch()
+    chains = two_chains(run)
+    assert list(run_all(chains, jobs=2)) == [each.folder for chain in chains for each in chain]
+
+
+def test_ctrl_c_ends_what_runs_and_begins_nothing_else(run, tmp_path):
+    (tmp_path / "fake.py").write_text("import time\nprint('begun', flush=True)\ntime.sleep(600)")
+    script = (
+        "import dataclasses, pathlib, sys\n"
+        "from rnr import row_runs\n"
+        f"row_runs.RNR = [sys.executable, {str(tmp_path / 'fake.py')!r}]\n"
+        f"runs = [row_runs.Run('test', pathlib.Path({str(tmp_path)!r}) / name, ()) for name in 'abc']\n"
+        "row_runs.run_all([runs[:2], runs[2:]], jobs=int(sys.argv[1]))\n"
+    )
+    for jobs, begun in (("1", "a"), ("2", "ac")):
+        process = subprocess.Popen([sys.executable, "-c", script, jobs], stderr=subprocess.PIPE, text=True)
+        logs = {name: tmp_path / name / "test.log" for name in "abc"}
+        until = time.monotonic() + 60
+        while not all(logs[name].exists() and logs[name].read_text() for name in begun):
+            assert time.monotonic() < until and process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)  # to it alone: a terminal tells the others as well
+        _, said = process.communicate(timeout=60)
+        assert process.returncode != 0 and "KeyboardInterrupt" in said
+        assert [name for name in "abc" if logs[name].exists()] == list(begun)
+        for name in begun:
+            logs[name].unlink()
 
 
 def test_a_failure_after_success_leaves_nothing_done(run):

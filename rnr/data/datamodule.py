@@ -69,7 +69,7 @@ class DegradationDataModule(LightningDataModule):
         visits: looks at each training photo an epoch.
         eval_batch_size: whole photos a step in validation, test and prediction.
         limit_eval: at most so many validation or test photos, evenly spread; None for all.
-        limit_val: at most so many validation photos; None for as many as ``limit_eval`` says.
+        limit_val: at most so many validation photos; None for ``limit_eval``.
         eval_draws: degradations drawn for each validation or test photo, each by itself.
         degrader: the degradation model of training: its priors, or a preset's name (:mod:`rnr.data.presets`), or several
             names, of which each look at a photo draws one.
@@ -106,12 +106,14 @@ class DegradationDataModule(LightningDataModule):
         super().__init__()
         if min(batch_size, eval_batch_size, visits, eval_draws) < 1:
             raise ValueError("batch_size, eval_batch_size, visits and eval_draws must be at least 1")
+        if min(limit for limit in (limit_eval, limit_val, 1) if limit is not None) < 1:
+            raise ValueError("limit_eval and limit_val must be at least 1, or None")
         if not crops or min(crops) < 16:
             raise ValueError(f"crops must be sides of at least 16 pixels, got {list(crops)}")
         self.sources = sources
         self.batch_size, self.crops, self.visits = batch_size, tuple(crops), visits
         self.eval_batch_size, self.eval_draws = eval_batch_size, eval_draws
-        self.limit_test, self.limit_val = limit_eval, limit_val or limit_eval
+        self.limit_test, self.limit_val = limit_eval, limit_eval if limit_val is None else limit_val
         self.degrader, self.eval_degrader = presets.mixture(degrader), presets.mixture(eval_degrader)
         self.tone, self.jpeg, self.eval_jpeg = tone, jpeg, eval_jpeg
         self.seed, self.eval_seed = seed, eval_seed
@@ -199,8 +201,8 @@ def _found(sources: Sequence[str], split: str) -> list[Photos]:
 
 
 def _spread(photos: Photos, limit: int | None) -> Photos:
-    """At most ``limit`` of them."""
-    if not limit or limit >= len(photos):
+    """At most ``limit`` of them, evenly spread."""
+    if limit is None or limit >= len(photos):
         return photos
     return [photos[i * len(photos) // limit] for i in range(limit)]
 

@@ -37,8 +37,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Choice:
-    """feed: tokens that stand fixed before it. allowed: (n,) int64, the tokens to choose from, n > 1, in favour of the last
-    of which ``lean`` speaks beforehand: it is added to its logit."""
+    """feed: tokens that stand fixed before it. allowed: (n,) int64, the tokens to choose from, n > 1. lean: added to the
+    logit of the last of them."""
 
     place: Place
     feed: list[int]

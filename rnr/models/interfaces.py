@@ -23,7 +23,8 @@ class Reasoner(nn.Module, ABC):
         self, images: Tensor, fields: Sequence[str] = FIELDS, lean: Tensor | None = None
     ) -> list[Examination | ParseFailure]:
         """One diagnosis a photo, with how sure it is. images: (B, 3, H, W) in [0, 1]. Only ``fields`` are asked for.
-        lean: (B, 4), added to the log-odds that each of ``KINDS`` is there, before it is decided. No gradient."""
+        lean: (B, 4), added to the log-odds that each of ``KINDS`` is there before it is decided, and before any
+        calibration. No gradient."""
 
     @abstractmethod
     def loss(self, images: Tensor, diagnoses: Sequence[Diagnosis]) -> Tensor:

@@ -130,8 +130,7 @@ class SaveWeights(Checkpoint):
     """Writes the trained model as safetensors to ``weights`` when training ends, also when Ctrl-C ends it. The folder
     appears whole or not at all: it is written beside its place and then moved there."""
 
-    def __init__(self) -> None:
-        self._trained = False
+    _trained = False
 
     def on_train_start(self, trainer: Trainer, pl_module: Stage) -> None:
         self._trained = True
@@ -141,11 +140,13 @@ class SaveWeights(Checkpoint):
 
     def on_fit_end(self, trainer: Trainer, pl_module: Stage) -> None:
         """A run that was cut off between its last checkpoint and its weights has no step left when it goes on: for
-        Lightning its training neither starts nor ends."""
-        if not self._trained and trainer.global_step:
-            for callback in trainer.callbacks:
-                if isinstance(callback, (WeightAveraging, SaveWeights)):
-                    callback.on_train_end(trainer, pl_module)
+        Lightning its training neither starts nor ends. Weights that are newer than the checkpoint stay."""
+        if self._trained or not trainer.strategy.broadcast(_owes_weights(trainer)):
+            return
+        for callback in trainer.callbacks:
+            if isinstance(callback, WeightAveraging) and callback is not self:
+                callback.on_train_end(trainer, pl_module)
+        self.on_train_end(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: Stage, exception: BaseException) -> None:
         stopped = isinstance(exception, Stopped) and exception.number == signal.SIGINT
@@ -159,7 +160,7 @@ class SaveWeights(Checkpoint):
             return
         with savable(stage):
             if trainer.is_global_zero:
-                final = Path(trainer.default_root_dir) / "weights"
+                final = _weights(trainer)
                 fresh, old = final.with_name("weights.new"), final.with_name("weights.old")
                 if old.exists() and not final.exists():
                     old.rename(final)  # a run was cut off between the two names
@@ -182,6 +183,17 @@ def _end(processes: Iterable[subprocess.Popen]) -> None:
 
 def _folder(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir) / CHECKPOINTS
+
+
+def _weights(trainer: Trainer) -> Path:
+    return Path(trainer.default_root_dir) / "weights"
+
+
+def _owes_weights(trainer: Trainer) -> bool:
+    """Whether a run that is through has left none since its last checkpoint."""
+    weights, last = _weights(trainer), _folder(trainer) / LAST
+    stale = weights.exists() and last.exists() and weights.stat().st_mtime_ns < last.stat().st_mtime_ns
+    return trainer.global_step > 0 and (stale or not weights.exists())
 
 
 def _is_last(trainer: Trainer) -> bool:

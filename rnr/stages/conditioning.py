@@ -23,9 +23,9 @@ class Conditioning:
     none: share of photos whose diagnosis is withheld.
     drop: share of photos of which one present degradation is withheld.
     jitter: relative error put on the truth's numbers, so that the restorer does not trust them beyond reason.
-    doubt: standard deviation of the noise put on the log-odds that the reasoner gives to each degradation. It knows the
-        photos it was trained on, and is right of them more often than it will be of others; a restorer that saw no
-        other mistakes would trust it too much.
+    doubt: of the reasoner's own diagnoses, standard deviation of the noise put on the log-odds of each degradation. It
+        knows the photos it was trained on, and is right of them more often than it will be of others; a restorer that
+        saw no other mistakes would trust it too much.
     """
 
     fields: Sequence[str] = FIELDS
@@ -49,8 +49,9 @@ class Conditioning:
         """What the restorer is given of a training batch. An answer that does not parse counts as no diagnosis."""
         predicted = torch.rand((), generator=generator) < self.predicted
         if predicted and reasoner is not None:
-            noise = self.doubt * torch.randn(len(batch.degraded), len(KINDS), generator=generator)
-            return self.keep(reasoner.diagnose(batch.degraded, self.fields, noise))
+            shape = (len(batch.degraded), len(KINDS))
+            noise = self.doubt * torch.randn(shape, generator=generator) if self.doubt else None
+            return self.keep(reasoner.diagnose(batch.degraded, self.fields, lean=noise))
         given: list[Diagnosis | None] = []
         for truth in batch.truth:
             none, drop, which = torch.rand(3, generator=generator).tolist()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -118,14 +118,15 @@ class Stage(ExactBuffers, LightningModule):
             self._demand(finite, f"a gradient is {'' if finite else 'not finite'}")
 
     def optimizer_step(self, *arguments: Any, **named: Any) -> None:
-        """Raises ``FloatingPointError`` where DeepSpeed has left a step out because of such a gradient, of which it says
-        nothing: a run whose every step is left out would go on to its end."""
+        """Raises ``FloatingPointError`` where DeepSpeed has left a step out because a gradient was not finite. It does so on
+        all processes and says nothing: a run whose every step is left out would go on to its end."""
+        if not isinstance(self.trainer.strategy, DeepSpeedStrategy):
+            return super().optimizer_step(*arguments, **named)
         engine = self.trainer.strategy.model
-        before = getattr(engine, "skipped_steps", None)
+        before = engine.skipped_steps
         super().optimizer_step(*arguments, **named)
-        if before is not None and not engine.fp16_enabled():
-            finite = engine.skipped_steps == before
-            self._demand(finite, f"a gradient is {'' if finite else 'not finite'}")
+        if engine.skipped_steps != before and not engine.fp16_enabled():
+            self._demand(False, "a gradient is not finite")
 
     def _demand(self, finite: bool, what: str) -> None:
         """All processes raise if one of them has to, so that none waits for it."""

@@ -258,9 +258,18 @@ def test_a_limit_takes_photos_evenly_from_all(folders, limit, kept):
 )
 def test_validation_may_have_a_limit_of_its_own(folders, limits, val, test):
     module = DegradationDataModule(dataclasses.replace(folders, test=folders.val), **limits)
-    module.setup("validate")
-    module.setup("test")
+    for stage in ("fit", "test"):
+        module.setup(stage)
     assert (len(module.sets["val"]), len(module.sets["test"])) == (val, test)
+    alone = DegradationDataModule(folders, **limits)
+    alone.setup("validate")
+    assert len(alone.sets["val"]) == val
+
+
+@pytest.mark.parametrize("limits", [{"limit_eval": 0}, {"limit_val": 0}, {"limit_eval": 3, "limit_val": -1}])
+def test_limits_that_leave_nothing_are_refused(limits):
+    with pytest.raises(ValueError, match="limit_eval and limit_val must be at least 1"):
+        DegradationDataModule(**limits)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from together import PROCESSES, Task, ends, start, together, train, until
+from together import PROCESSES, Task, ends, start, together, train, trained, until
 
 from rnr.stages import RestorerSFT
 from rnr.stages.callbacks import REQUEUE
@@ -97,6 +97,18 @@ def test_a_gradient_that_is_no_number_on_one_process_ends_both(strategy, task):
         assert "a gradient is not finite" in (task.folder.parent / f"log{rank}").read_text()
     together(train, replace(task, strategy=strategy, steps=3, resume=True))
     assert all(weight.isfinite().all() for weight in load_file(task.folder / "weights/model.safetensors").values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["DDP", "FSDP2", "ZeRO-3"])
+def test_processes_that_were_cut_off_before_their_weights_write_them(strategy, task):
+    task = replace(task, strategy=strategy, steps=2)
+    together(train, task)
+    before = trained(task.folder)
+    (task.folder / "weights").rename(task.folder / "elsewhere")
+    together(train, replace(task, resume=True))
+    assert before.keys() == (after := trained(task.folder)).keys()
+    assert all(weight.equal(after[name]) for name, weight in before.items())
 
 
 def train_apart(task: Task) -> None:

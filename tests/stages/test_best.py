@@ -111,10 +111,22 @@ def test_a_resumed_run_remembers_the_best_and_ends_the_same(tmp_path, data, says
     assert is_left(folder, averages[1])
 
 
-def test_without_validation_the_last_average_is_left(tmp_path, data):
-    best = BestAverage(decay=0.5)
-    stage = tiny_stage("restorer_sft")
-    tiny_trainer(tmp_path, 2, callbacks=[best]).fit(stage, tiny_data(**data))
+def test_a_run_that_is_through_leaves_what_it_left(tmp_path, data, says):
+    says(20.0, 20.6, 20.5, 20.4, 20.3, 20.2, 20.1)
+    *_, averages = fitted(tmp_path / "run", data, patience=9)
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    _, best, _ = fitted(tmp_path / "again", data, tmp_path / "again" / "checkpoints" / "last.ckpt", patience=9)
+    assert best.best_step == 1 and is_left(tmp_path / "again", averages[1])
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_without_validation_the_last_average_is_left(tmp_path, data, cut_off):
+    """Also by a run that was cut off before it had written it."""
+    for checkpoint in [None, tmp_path / "checkpoints" / "last.ckpt"][: 1 + cut_off]:
+        shutil.rmtree(tmp_path / "weights", ignore_errors=True)
+        best, stage = BestAverage(decay=0.5), tiny_stage("restorer_sft")
+        trainer = tiny_trainer(tmp_path, 2, callbacks=[best, KeepCheckpoint(minutes=0)])
+        trainer.fit(stage, tiny_data(**data), ckpt_path=checkpoint, weights_only=True)
     assert is_left(tmp_path, stage.restorer.state_dict())
 
 

@@ -87,6 +87,9 @@ def test_a_run_that_was_cut_off_before_its_weights_writes_them(name, tmp_path):
     shutil.rmtree(tmp_path / "weights")
     losses, same_weights, same_left = run(name, tmp_path, data, changes, tmp_path / "checkpoints/last.ckpt")
     assert not losses and same(same_weights, weights) and same_left["global_step"] == left["global_step"] == STEPS
+    written = (tmp_path / "weights").stat().st_mtime_ns
+    run(name, tmp_path, data, changes, tmp_path / "checkpoints/last.ckpt")
+    assert (tmp_path / "weights").stat().st_mtime_ns == written, "what is there need not be written again"
 
 
 @pytest.mark.parametrize(("name", "setting", "cuts"), CASES)

@@ -218,7 +218,7 @@ def test_conditioning_states_only_its_fields():
 def test_conditioning_takes_the_reasoners_word():
     class Says:
         def diagnose(self, images, fields, lean):
-            assert not lean.any()
+            assert lean is None
             return [ParseFailure("?", "nonsense"), Diagnosis()]
 
     conditioning = Conditioning(predicted=1)
