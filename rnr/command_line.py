@@ -5,16 +5,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rnr.data import presets
 from rnr.data.layouts import photos_in
-from rnr.data.photos import Photo, PhotoError, find_photos, held_out, photo_at
-
-Some = TypeVar("Some")
+from rnr.data.photos import Photo, PhotoError, find_photos, held_out, limited, photo_at
 
 
 def add_photo_sources(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
@@ -60,12 +57,6 @@ def add_drawing(parser: argparse.ArgumentParser) -> None:
         "--held-out", type=float, metavar="SHARE",
         help="only the last SHARE of each source: 0.05 are the photos that rnr fit holds out of its training folders",
     )  # fmt: skip
-
-
-def limited(photos: Sequence[Some], limit: int | None) -> list[Some]:
-    """At most ``limit`` of ``photos``, evenly spread."""
-    count = len(photos) if limit is None else min(limit, len(photos))
-    return [photos[i * len(photos) // count] for i in range(count)]
 
 
 def at_least_one(text: str) -> int:

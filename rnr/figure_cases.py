@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rnr.command_line import Failures, limited, progress
+from rnr.command_line import Failures, progress
 from rnr.data import presets
 from rnr.data.batch import DegradedBatch
 from rnr.data.draws import draws_of
-from rnr.data.photos import Photo, open_photo
+from rnr.data.photos import Photo, limited, open_photo
 from rnr.degradation import Degrader
 from rnr.diagnosis import KINDS, Diagnosis, ParseFailure
 from rnr.metrics.restoration import as_saved, psnr

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from rnr.command_line import add_drawing, add_photo_sources, add_weights, at_least_one, limited, photos_from
+from rnr.command_line import add_drawing, add_photo_sources, add_weights, at_least_one, photos_from
+from rnr.data.photos import limited
 from rnr.figure_cases import RULES
 from rnr.figure_rows import named
 from rnr.panels import SUFFIXES, Crop, save

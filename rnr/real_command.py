@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from safetensors import SafetensorError
 from torch import Tensor
 
-from rnr.command_line import Failures, add_weights, at_least_one, limited, progress
+from rnr.command_line import Failures, add_weights, at_least_one, progress
 from rnr.data.layouts import scenes
-from rnr.data.photos import Photo, PhotoError, inside, open_photo, save_photo
+from rnr.data.photos import Photo, PhotoError, inside, limited, open_photo, save_photo
 from rnr.diagnosis import KINDS, Diagnosis
 from rnr.diagnosis.text import NAMES
 from rnr.metrics.intervals import paired_interval

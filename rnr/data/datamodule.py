@@ -22,7 +22,7 @@ from rnr.data.jpeg import Jpeg
 from rnr.data.layouts import photos_in
 from rnr.data.loader import TrainLoader
 from rnr.data.pairs import Pair, PairBatch, PairDataset, PairStream, pairs_in
-from rnr.data.photos import Photo, held_out, shipped_photos
+from rnr.data.photos import Photo, held_out, limited, shipped_photos
 from rnr.data.tone import Tone
 from rnr.degradation import Degrader, Mixture
 from rnr.diagnosis.truth import diagnoses
@@ -125,11 +125,11 @@ class DegradationDataModule(LightningDataModule):
         if stage == "fit" and "train" not in self.sets:
             train, val = self._training_photos()
             self.sets["train"] = _dataset(train, self.seed, self.cache_bytes)
-            self.sets["val"] = _dataset(_spread(val, self.limit_val), self.eval_seed)
+            self.sets["val"] = _dataset(limited(val, self.limit_val), self.eval_seed)
         if stage == "validate" and "val" not in self.sets:
-            self.sets["val"] = _dataset(_spread(self._training_photos()[1], self.limit_val), self.eval_seed)
+            self.sets["val"] = _dataset(limited(self._training_photos()[1], self.limit_val), self.eval_seed)
         if stage == "test" and "test" not in self.sets:
-            self.sets["test"] = _dataset(_spread(_all(self.sources.test, "test"), self.limit_test), self.eval_seed)
+            self.sets["test"] = _dataset(limited(_all(self.sources.test, "test"), self.limit_test), self.eval_seed)
         if stage == "predict" and "predict" not in self.sets:
             found = photos_in(self.sources.predict, "predict") if self.sources.predict else [shipped_photos("test")]
             self.sets["predict"] = _dataset(_joined(found), self.eval_seed)
@@ -198,13 +198,6 @@ class DegradationDataModule(LightningDataModule):
 def _found(sources: Sequence[str], split: str) -> list[Photos]:
     """The photos of each source."""
     return pairs_in(sources) or photos_in(sources, split)
-
-
-def _spread(photos: Photos, limit: int | None) -> Photos:
-    """At most ``limit`` of them, evenly spread."""
-    if limit is None or limit >= len(photos):
-        return photos
-    return [photos[i * len(photos) // limit] for i in range(limit)]
 
 
 def _joined(parts: Sequence[Photos]) -> Photos:

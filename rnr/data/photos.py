@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -42,6 +42,12 @@ class Named(Protocol):
 
 
 Some = TypeVar("Some", bound=Named)
+
+
+def limited(photos: Sequence[Any], limit: int | None) -> list[Any]:
+    """At most ``limit`` of ``photos``, or of anything else, evenly spread; None for all."""
+    count = len(photos) if limit is None else min(limit, len(photos))
+    return [photos[i * len(photos) // count] for i in range(count)]
 
 
 def held_out(photos: Sequence[Some], share: float) -> tuple[list[Some], list[Some]]:
