@@ -28,6 +28,11 @@ def _loss(name: str, **settings: float) -> str:
     return f"--model.init_args.loss={json.dumps({'class_path': f'rnr.grpo.{name}', 'init_args': settings})}"
 
 
+LED_BY_REWARD = [
+    {"class_path": "rnr.stages.best.BestAverage", "init_args": {"decay": 0.9, "figure": "reward", "fall": 10.0}},
+    {"class_path": "rnr.stages.callbacks.KeepCheckpoint"},
+]
+
 METHODS = {
     CONTROL: [_loss("Supervised", weight=WEIGHT)],
     "algorithm1": [_loss("Algorithm1", tau=TAU)],
@@ -35,8 +40,16 @@ METHODS = {
     "awr": [_loss("AdvantageWeighted", tau=TAU, temperature=1.0, weight=WEIGHT)],
     "policy_gradient": [_loss("PolicyGradient", tau=TAU), "--model.init_args.aim=rnr.stages.aims.Own"],
     "sampled": [_loss("Anchored", tau=TAU, weight=WEIGHT), "--model.init_args.sampled=true"],
+    "reward_led": [
+        _loss("PolicyGradient", tau=TAU),
+        "--model.init_args.aim=rnr.stages.aims.Own",
+        "--model.init_args.sampled=true",
+        f"--trainer.callbacks={json.dumps(LED_BY_REWARD)}",
+    ],
 }
-"""What each row adds to ``grpo.yaml``; the last is ``anchored`` with candidates that the reasoner thinks likely."""
+"""What each row adds to ``grpo.yaml``. ``sampled`` is ``anchored`` with candidates that the reasoner thinks likely. In
+``reward_led`` the reward has its way: a policy gradient over such candidates, of which the average of the highest reward is
+kept, whatever becomes of PSNR."""
 
 
 Tests = dict[Path | None, dict[str, list[Run]]]

@@ -94,7 +94,8 @@ def test_each_rows_options_are_understood(name, capsys, monkeypatch):
     assert stop.value.code in (0, None)
     printed = capsys.readouterr().out
     classes = {"control": "Supervised", "algorithm1": "Algorithm1", "awr": "AdvantageWeighted"}
-    classes |= {"policy_gradient": "PolicyGradient"}
+    classes |= {"policy_gradient": "PolicyGradient", "reward_led": "PolicyGradient"}
     assert f"class_path: rnr.grpo.{classes.get(name, 'Anchored')}\n" in printed
-    assert ("rnr.stages.aims.Own" in printed) == (name == "policy_gradient")
-    assert ("sampled: true" in printed) == (name == "sampled")
+    assert ("rnr.stages.aims.Own" in printed) == (name in ("policy_gradient", "reward_led"))
+    assert ("sampled: true" in printed) == (name in ("sampled", "reward_led"))
+    assert ("figure: reward" in printed) == (name == "reward_led") and printed.count("best.BestAverage") == 1
