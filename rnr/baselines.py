@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rnr.command_line import at_least_one
 from rnr.records import record, write_whole
 from rnr.row_runs import Run, run_all
 from rnr.stages import published
@@ -37,6 +38,9 @@ def main(argv: Sequence[str]) -> int:
         "--steps", type=int, default=0,
         help="train the networks of one task anew, so many steps each (default: those trained before, or else as they ship)",
     )  # fmt: skip
+    parser.add_argument(
+        "--jobs", type=at_least_one, default=1, metavar="N", help="rows at a time (default 1; seconds a photo suffer)"
+    )
     args, options = parser.parse_known_args(argv)
     if args.steps < 0:
         parser.error(f"argument --steps: must be at least 0, got {args.steps}")
@@ -46,7 +50,8 @@ def main(argv: Sequence[str]) -> int:
         parser.error(str(error))
     training = _training(args.configs, rows, [*options, f"--trainer.max_steps={args.steps}"]) if args.steps else []
     tests = [Run("test", FOLDER / name, (path,), tuple(options)) for name, path in rows.items()]
-    faults = {folder.name: why for folder, why in run_all([[*training, *tests]]).items()}
+    faults = run_all([[run] for run in training], args.jobs) | run_all([[run] for run in tests], args.jobs)
+    faults = {folder.name: why for folder, why in faults.items()}
     files = {run.folder.name: [run.folder / "test.csv"] for run in tests if run.folder.name not in faults}
     if REFERENCE not in files:
         print(f"error: there is no table without the row {REFERENCE}: {faults[REFERENCE]}", file=sys.stderr)

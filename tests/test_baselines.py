@@ -57,9 +57,10 @@ def table():
     return Path("runs/baselines/table2.md").read_text().split("## ")
 
 
-def test_all_rows_run_that_can_and_the_others_are_told(configs, fake, capsys):
+@pytest.mark.parametrize("jobs", ["1", "3"])
+def test_all_rows_run_that_can_and_the_others_are_told(configs, fake, capsys, jobs):
     (configs / "baselines" / "broken.yaml").write_text("model: {}")
-    assert baselines.main(["--configs", str(configs)]) == 0
+    assert baselines.main(["--configs", str(configs), "--jobs", jobs]) == 0
     _, measured, printed = table()
     rows = [line.split(" | ")[0].strip("| ") for line in measured.splitlines() if line.startswith("| ")]
     assert rows[2:] == ["identity", "classic", "classic_blind", "three_d", "three_d_blind", "rnr"]
