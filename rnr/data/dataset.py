@@ -32,11 +32,11 @@ def seed_of(*key: object) -> int:
 class PhotoDataset(Dataset):
     """Photos as uint8 tensors with their depth. A visit's crop, flip and degradation follow from (seed, epoch, name)
     alone; those of a photo that is listed again, also from how often it was listed before. Decoded photos are kept in
-    memory up to ``cache_bytes``."""
+    memory up to ``cache_bytes``. trim: pixels that are cut off each side of a photo, as far as that leaves any."""
 
-    def __init__(self, photos: Sequence[Photo], seed: int, cache_bytes: int = 0) -> None:
+    def __init__(self, photos: Sequence[Photo], seed: int, cache_bytes: int = 0, trim: int = 0) -> None:
         self.photos = list(photos)
-        self.seed = seed
+        self.seed, self.trim = seed, trim
         seen: Counter[Photo] = Counter()
         self._before: list[int] = []
         for photo in self.photos:
@@ -60,7 +60,7 @@ class PhotoDataset(Dataset):
     def _read(self, index: int) -> tuple[Tensor, Tensor]:
         if index not in self._cache:
             photo = torch.from_numpy(open_photo(self.photos[index].path)).permute(2, 0, 1).contiguous()
-            pair = photo, depth_of(self.photos[index], photo)
+            pair = trimmed(photo, self.trim), trimmed(depth_of(self.photos[index], photo), self.trim)
             size = sum(t.numel() for t in pair)
             if size > self.free_bytes:
                 return pair
@@ -72,6 +72,13 @@ class PhotoDataset(Dataset):
 def collate(items: list[tuple[Tensor, Tensor, int, int]]) -> CleanBatch:
     photos, depths, indices, seeds = zip(*items, strict=True)
     return CleanBatch(torch.stack(photos), torch.stack(depths), torch.tensor(indices), torch.tensor(seeds))
+
+
+def trimmed(image: Tensor, trim: int) -> Tensor:
+    """image: (C, H, W), less ``trim`` pixels at each side, or as many as leave one or two."""
+    height, width = image.shape[1:]
+    top, left = min(trim, (height - 1) // 2), min(trim, (width - 1) // 2)
+    return image[:, top : height - top, left : width - left].contiguous()
 
 
 def random_crop(photo: Tensor, depth: Tensor, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

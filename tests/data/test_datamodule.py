@@ -10,7 +10,7 @@ from PIL import Image
 
 from rnr.data.batch import CleanBatch, DegradedBatch, RealBatch
 from rnr.data.datamodule import DegradationDataModule, Sources, degrade
-from rnr.data.dataset import seed_of
+from rnr.data.dataset import Visit, seed_of
 from rnr.data.photos import PhotoError
 from rnr.degradation import Degrader, RainPrior
 from rnr.diagnosis import KINDS
@@ -234,6 +234,16 @@ def test_validation_alone_finds_the_same_photos_as_a_fit(tmp_path):
     assert "train" not in validated.sets
 
 
+def test_training_and_validation_photos_lose_their_frame_and_test_photos_keep_theirs(tmp_path):
+    folder = write(tmp_path / "a", 4)
+    module = DegradationDataModule(Sources(train=[folder], test=[folder], val_share=0.25), trim=3, crops=(16,))
+    module.setup("fit")
+    module.setup("test")
+    plain = module.sets["test"][Visit(3, 0, 0)][0]
+    assert module.sets["val"][Visit(0, 0, 0)][0].equal(plain[:, 3:-3, 3:-3])
+    assert module.sets["train"][Visit(0, 0, 0)][0].equal(module.sets["test"][Visit(0, 0, 0)][0][:, 3:-3, 3:-3])
+
+
 def test_a_folder_named_twice_is_trained_on_twice_as_often_and_validated_on_once(tmp_path):
     a, b = write(tmp_path / "a", 8), write(tmp_path / "b", 4)
     module = DegradationDataModule(sources=Sources(train=[a, b, b], val_share=0.25))
@@ -303,6 +313,7 @@ def test_a_folder_without_photos_is_named(tmp_path):
         ({"batch_size": 0}, "must be at least 1"),
         ({"eval_batch_size": 0}, "must be at least 1"),
         ({"visits": 0}, "must be at least 1"),
+        ({"trim": -1}, "trim must be at least 0 pixels, got -1"),
         ({"crops": ()}, r"at least 16 pixels, got \[\]"),
         ({"crops": (64, 8)}, r"at least 16 pixels, got \[64, 8\]"),
     ],

@@ -45,6 +45,14 @@ def test_a_crop_is_a_square_piece_of_the_photo_and_of_its_depth_alike(photos):
         assert abs(columns[0, 1] - columns[0, 0]) == 1
 
 
+@pytest.mark.parametrize(("trim", "height", "width"), [(0, 40, 56), (5, 30, 46), (19, 2, 18), (24, 2, 8), (99, 2, 2)])
+def test_what_is_cut_off_each_side_is_gone_from_photo_and_depth_alike(photos, trim, height, width):
+    pixels, depth, *_ = PhotoDataset(photos, seed=0, trim=trim)[Visit(0, 0, 0)]
+    top, left = (40 - height) // 2, (56 - width) // 2
+    np.testing.assert_array_equal(pixels.permute(1, 2, 0), numbered(40, 56)[top : top + height, left : left + width])
+    assert depth[0].equal(5 * pixels[0] + 60)
+
+
 def test_a_photo_listed_twice_is_seen_in_two_ways(photos):
     twice = PhotoDataset([*photos, photos[0]], seed=0)
     first, second = ([twice[Visit(index, epoch, 16)] for epoch in range(5)] for index in (0, 4))
