@@ -5,20 +5,21 @@ import csv
 import numpy as np
 import pytest
 import torch
+from fakes import Untrained
 from PIL import Image
 
 from rnr import audit_command
 from rnr.audit_command import audit_reward
 from rnr.diagnosis import KINDS, Diagnosis
 from rnr.diagnosis.examination import Examination
-from rnr.models.interfaces import Reasoner, TrainableRestorer
+from rnr.models.interfaces import TrainableRestorer
 from rnr.records import Record
 from rnr.stages.evaluation import markdown
 
 STEPS = (0.1, 0.4, -0.05, 0.2)  # how far each candidate lies from the photo
 
 
-class Opinion(Reasoner):
+class Opinion(Untrained):
     """Finds fault with the distance from what it likes: a photo's mean brightness."""
 
     def __init__(self, likes: float):
@@ -31,12 +32,6 @@ class Opinion(Reasoner):
     def severities(self, images):
         fault = 100 * (images.mean(dim=(1, 2, 3)) - self.likes).abs()
         return torch.stack([fault, *[torch.zeros(len(images))] * 3], dim=1)
-
-    def loss(self, images, diagnoses):
-        raise NotImplementedError
-
-    def save(self, directory):
-        raise NotImplementedError
 
 
 class Stepper(TrainableRestorer):

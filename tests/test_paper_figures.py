@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fakes import Watcher, brighter_and_brighter
 from PIL import Image
 
 from rnr import paper_figures
@@ -20,7 +21,6 @@ from rnr.diagnosis import Diagnosis, Fog
 from rnr.figure_cases import RULES, Draws, Rule, seen, stated
 from rnr.figure_command import figure
 from rnr.figure_rows import SHIPPED, TRAINED, System, named, of_table_2, of_table_3
-from rnr.models.interfaces import Reasoner
 from rnr.paper_figures import FIGURES, of_paper
 from rnr.stage_commands import run
 
@@ -36,34 +36,9 @@ model:
 """
 
 
-class Watcher(Reasoner):
-    """Sees fog as dense as the photo is bright."""
-
-    def examine(self, images, fields=(), lean=None):
-        raise NotImplementedError
-
-    def severities(self, images):
-        return torch.stack([torch.tensor([100 * image.mean(), 0, 0, 0]) for image in images])
-
-    def diagnose(self, images, fields=()):
-        return [Diagnosis(fog=Fog(1 + 99 * image.mean().item(), None, None)) for image in images]
-
-    def loss(self, images, diagnoses):
-        raise NotImplementedError
-
-    def save(self, directory):
-        raise NotImplementedError
-
-
 @pytest.fixture
 def photos(tmp_path):
-    """Three, each brighter than the one before."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for i in range(3):
-        levels = np.random.default_rng(i).integers(40 * i, 40 * i + 120, (40, 48, 3))
-        Image.fromarray(levels.astype(np.uint8)).save(folder / f"{i}.png")
-    return folder
+    return brighter_and_brighter(tmp_path / "photos")
 
 
 @pytest.fixture

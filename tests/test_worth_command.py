@@ -3,29 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from fakes import Watcher, brighter_and_brighter
 from PIL import Image
 
 from rnr import worth_command
-from rnr.diagnosis import Diagnosis, Fog
-from rnr.models.interfaces import Reasoner, Restorer
+from rnr.diagnosis import Diagnosis
+from rnr.models.interfaces import Restorer
 from rnr.records import Record
 from rnr.worth_command import ANOTHER, INPUT, NONE, OWN, TRUE, worth
-
-
-class Watcher(Reasoner):
-    """Says fog as dense as the photo is bright, which tells one photo from another."""
-
-    def examine(self, images, fields=(), lean=None):
-        raise NotImplementedError
-
-    def diagnose(self, images, fields=()):
-        return [Diagnosis(fog=Fog(1 + 99 * image.mean().item(), None, None)) for image in images]
-
-    def loss(self, images, diagnoses):
-        raise NotImplementedError
-
-    def save(self, directory):
-        raise NotImplementedError
 
 
 class Teller(Restorer):
@@ -42,12 +27,7 @@ class Teller(Restorer):
 
 @pytest.fixture
 def photos(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for i in range(3):
-        levels = np.random.default_rng(i).integers(40 * i, 40 * i + 120, (40, 48, 3))
-        Image.fromarray(levels.astype(np.uint8)).save(folder / f"{i}.png")
-    return folder
+    return brighter_and_brighter(tmp_path / "photos")
 
 
 @pytest.fixture
