@@ -21,7 +21,7 @@ from rnr.stages.evaluation import Rows, markdown, show
 
 START, CONTROL = "start", "control"
 TAU = 0.01
-WEIGHT = 175.0  # of the mean squared error: that of Anchored in grpo.yaml, and so the control's too
+WEIGHT = 175.0  # of the mean squared error, the control's too: sqrt(3) / TAU, so that Anchored clips nothing at N = 4
 
 
 def _loss(name: str, **settings: float) -> str:
@@ -33,16 +33,18 @@ LED_BY_REWARD = [
     {"class_path": "rnr.stages.callbacks.KeepCheckpoint"},
 ]
 
+CLEAN, OWN = (f"--model.init_args.aim=rnr.stages.aims.{name}" for name in ("Clean", "Own"))
+
 METHODS = {
-    CONTROL: [_loss("Supervised", weight=WEIGHT)],
-    "algorithm1": [_loss("Algorithm1", tau=TAU)],
-    "anchored": [_loss("Anchored", tau=TAU, weight=WEIGHT)],
-    "awr": [_loss("AdvantageWeighted", tau=TAU, temperature=1.0, weight=WEIGHT)],
-    "policy_gradient": [_loss("PolicyGradient", tau=TAU), "--model.init_args.aim=rnr.stages.aims.Own"],
-    "sampled": [_loss("Anchored", tau=TAU, weight=WEIGHT), "--model.init_args.sampled=true"],
+    CONTROL: [_loss("Supervised", weight=WEIGHT), CLEAN],
+    "algorithm1": [_loss("Algorithm1", tau=TAU), CLEAN],
+    "anchored": [_loss("Anchored", tau=TAU, weight=WEIGHT), CLEAN],
+    "awr": [_loss("AdvantageWeighted", tau=TAU, temperature=1.0, weight=WEIGHT), CLEAN],
+    "policy_gradient": [_loss("PolicyGradient", tau=TAU), OWN],
+    "sampled": [_loss("Anchored", tau=TAU, weight=WEIGHT), CLEAN, "--model.init_args.sampled=true"],
     "reward_led": [
         _loss("PolicyGradient", tau=TAU),
-        "--model.init_args.aim=rnr.stages.aims.Own",
+        OWN,
         "--model.init_args.sampled=true",
         f"--trainer.callbacks={json.dumps(LED_BY_REWARD)}",
     ],
