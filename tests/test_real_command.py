@@ -5,22 +5,20 @@ import csv
 import numpy as np
 import pytest
 import torch
+from fakes import Untrained
 from PIL import Image
 
 from rnr import real_command
 from rnr.diagnosis import Diagnosis, Fog, Noise
 from rnr.metrics.judge import look
 from rnr.metrics.no_reference import no_reference
-from rnr.models.interfaces import Reasoner, Restorer
+from rnr.models.interfaces import Restorer
 from rnr.real_command import real
 from rnr.records import Record
 
 
-class Watcher(Reasoner):
+class Watcher(Untrained):
     """Sees fog as dense as the photo is bright, and a little noise everywhere."""
-
-    def examine(self, images, fields=(), lean=None):
-        raise NotImplementedError
 
     def diagnose(self, images, fields=()):
         found = self.severities(images).tolist()
@@ -29,12 +27,6 @@ class Watcher(Reasoner):
     def severities(self, images):
         fog = 1 + 99 * images.mean(dim=(1, 2, 3))
         return torch.stack([fog, torch.zeros_like(fog), torch.zeros_like(fog), torch.full_like(fog, 2.0)], dim=1)
-
-    def loss(self, images, diagnoses):
-        raise NotImplementedError
-
-    def save(self, directory):
-        raise NotImplementedError
 
 
 class Darkener(Restorer):

@@ -2,17 +2,17 @@ import math
 
 import pytest
 import torch
+from fakes import Untrained
 
 from rnr.degradation import Degrader
 from rnr.diagnosis import Diagnosis, Fog
 from rnr.diagnosis.truth import degradation
-from rnr.models.interfaces import Reasoner
 from rnr.models.reward import Reward, depth_of_degraded
 
 FOGGY = Diagnosis(fog=Fog(50, (0.9, 0.9, 0.9), 0.5))
 
 
-class Brightness(Reasoner):
+class Brightness(Untrained):
     """Sees as much fog as the photo is bright, and counts how often it is asked."""
 
     def __init__(self):
@@ -23,15 +23,6 @@ class Brightness(Reasoner):
         self.batches.append(len(images))
         assert torch.equal((images * 255).round() / 255, images), "judged as a file would hold them"
         return torch.stack([100 * images.mean(dim=(1, 2, 3)), *[torch.zeros(len(images))] * 3], dim=1)
-
-    def examine(self, images, fields=(), lean=None):
-        raise NotImplementedError
-
-    def loss(self, images, diagnoses):
-        raise NotImplementedError
-
-    def save(self, directory):
-        raise NotImplementedError
 
 
 def test_the_reward_is_the_fall_in_severity_judged_in_batches(photo):
