@@ -178,7 +178,8 @@ class _Line:
         if choice.place.key == "scene":
             return guess
         allowed = choice.allowed.tolist()
-        return guess if guess in allowed else allowed[0]
+        first = allowed[-1] if choice.place.key == "presence" else allowed[0]  # yes: so a pass sees all that may come of it
+        return guess if guess in allowed else first
 
 
 class _Sheet:
