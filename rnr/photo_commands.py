@@ -146,6 +146,8 @@ def restore(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     given = _load(parser, args.diagnosis)
     restorer = _load_model(parser, "restorer", args.restorer)
+    if args.cycle and args.best_of == 1:
+        parser.error("argument --cycle: picks among candidates, so --best-of must be at least 2")
     if args.best_of > 1 and not isinstance(restorer, TrainableRestorer):
         parser.error(f"argument --best-of: {type(restorer).__name__} makes one result of a photo, and no candidates")
     reasoner = _load_model(parser, "reasoner", args.reasoner) if given is None or args.best_of > 1 else None

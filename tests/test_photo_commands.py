@@ -302,6 +302,7 @@ def test_where_all_candidates_are_alike_the_first_is_kept(photo, tmp_path, monke
         (["--best-of", "0"], "--best-of: must be a whole number of at least 1, got '0'"),
         (["--best-of", "2.5"], "--best-of: must be a whole number of at least 1, got '2.5'"),
         (["--cycle", "-1"], "--cycle: must be a finite number of at least 0, got '-1'"),
+        (["--cycle", "2"], "--cycle: picks among candidates, so --best-of must be at least 2"),
     ],
 )
 def test_nonsense_about_candidates_is_refused(photo, tmp_path, options, said, capsys):

@@ -32,18 +32,18 @@ def with_severity(diagnosis: Diagnosis, kind: str, severity: float) -> Diagnosis
         return dataclasses.replace(diagnosis, **{kind: None})
     if not 1 <= severity <= 100:
         raise ValueError(f"{kind} must be 0 (absent) or a severity within [1, 100], got {severity:g}")
-    finding = diagnosis[kind] or TYPICAL[kind]
+    finding = _with_strength(diagnosis[kind] or TYPICAL[kind])
     ratio = (severity - 1) / 99
     changes = {"severity": severity, "chance": 1.0}
     if isinstance(finding, Fog) and finding.transmission is not None:
         changes["transmission"] = 1 - ratio * (1 - MIN_TRANSMISSION)
-    elif isinstance(finding, Shake) and finding.length:
+    elif isinstance(finding, Shake) and finding.length is not None:
         # r_rms scales with the kernel, whose energy falls with its extent.
         old = (finding.severity or TYPICAL.shake.severity) - 1
         factor = max(ratio * RADIUS, 0.1) / max(old / 99 * RADIUS, 0.1)
         changes["length"] = min(finding.length * factor, 64)
         changes["energy"] = min((finding.energy or 0.2) / factor, 1)
-    elif isinstance(finding, Rain) and finding.density:
+    elif isinstance(finding, Rain) and finding.density is not None:
         # Coverage c of overlapping streaks is about 1 - exp(-density * area).
         old = min(((finding.severity or TYPICAL.rain.severity) - 1) / 99, 0.99)
         factor = math.log1p(-min(ratio, 0.99)) / min(math.log1p(-old), -1e-4)
@@ -53,6 +53,17 @@ def with_severity(diagnosis: Diagnosis, kind: str, severity: float) -> Diagnosis
         factor = math.sqrt(ratio * WORST_VARIANCE / old)
         changes |= {"k": min(finding.k * factor, 1), "b": max(-99, min(finding.b * factor, 99))}
     return dataclasses.replace(diagnosis, **{kind: dataclasses.replace(finding, **changes)})
+
+
+def _with_strength(finding: Finding) -> Finding:
+    """``finding``, or what is typical where a number is stated by which nothing can be scaled: a length of 0, say."""
+    if isinstance(finding, Shake) and finding.length == 0:
+        return dataclasses.replace(TYPICAL.shake, direction=finding.direction)
+    if isinstance(finding, Rain) and finding.density == 0:
+        return dataclasses.replace(finding, severity=TYPICAL.rain.severity, density=TYPICAL.rain.density)
+    if isinstance(finding, Noise) and finding.k == 0 and (finding.b or 0) <= 0:
+        return TYPICAL.noise
+    return finding
 
 
 def jitter(diagnosis: Diagnosis, strength: float, generator: torch.Generator) -> Diagnosis:

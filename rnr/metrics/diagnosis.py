@@ -8,7 +8,7 @@ out would reward a reasoner for failing on the hard photos. Figures without a si
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,14 +50,6 @@ class DiagnosisFigures(NamedTuple):
     parse_rate: float
     kinds: tuple[KindFigures, ...]
     parameters: tuple[ParameterFigures, ...]
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One row a kind of degradation."""
-        return [figures._asdict() for figures in self.kinds]
-
-    def parameter_rows(self) -> list[dict[str, Any]]:
-        """One row a parameter."""
-        return [figures._asdict() for figures in self.parameters]
 
 
 COLUMNS: tuple[tuple[str, str], ...] = (

@@ -30,17 +30,20 @@ class Look:
 
 @torch.no_grad()
 def look(images: Tensor) -> Look:
-    """images: (B, 3, H, W) in [0, 1], at least 3 x 3 pixels."""
-    if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < 3:
-        raise ValueError(f"images must be (B, 3, H, W) of at least 3 x 3 pixels, got {tuple(images.shape)}")
+    """images: (B, 3, H, W) in [0, 1]. Sharpness and noise of a photo below 3 x 3 pixels are NaN."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images must be (B, 3, H, W), got {tuple(images.shape)}")
     images = images.float()
     dark = -F.max_pool2d(-images.amin(dim=1, keepdim=True), WINDOW, stride=1, padding=WINDOW // 2)
-    grey = images.mean(dim=1, keepdim=True)
+    haze, grey = dark.mean(dim=(1, 2, 3)), images.mean(dim=1, keepdim=True)
+    if min(grey.shape[-2:]) < 3:
+        unknown = torch.full_like(haze, torch.nan)
+        return Look(haze, unknown, unknown)
     across, down = (grey[..., 2:] - grey[..., :-2]) / 2, (grey[..., 2:, :] - grey[..., :-2, :]) / 2
     slope = (across[..., 1:-1, :].square() + down[..., 1:-1].square()).sqrt()
     answer = F.conv2d(grey, LAPLACIANS.to(grey).view(1, 1, 3, 3)).abs()
     return Look(
-        haze=dark.mean(dim=(1, 2, 3)),
+        haze=haze,
         sharpness=slope.mean(dim=(1, 2, 3)),
         noise=answer.mean(dim=(1, 2, 3)) * (torch.pi / 2) ** 0.5 / 6,
     )

@@ -128,12 +128,13 @@ class CompactRestorer(TrainableRestorer):
 
     def _refine(self, images: Tensor, physics: Physics, facts: Tensor, haze: Haze) -> Tensor:
         mean_variance = inverse.noise_variance(shrink(images, 1024), physics).mean(dim=(1, 2, 3))
+        signal = inverse.signal_power(images, mean_variance)
         t = F.interpolate(haze.t, images.shape[-2:], mode="bilinear", align_corners=False)
 
         def restore(tile: Tensor, window: tuple[slice, slice]) -> Tensor:
             rows, columns = window
             here, noise = t[..., rows, columns], inverse.noise_variance(tile, physics)
-            filtered = inverse.wiener(tile, physics.kernel, mean_variance)
+            filtered = inverse.wiener(tile, physics.kernel, mean_variance, signal)
             dehazed = inverse.dehaze(filtered, haze.light, here)
             inputs = torch.cat([tile, filtered, dehazed, here, noise.sqrt()], dim=1)
             gain, offset = reflected(self.network, inputs, facts).chunk(2, dim=1)

@@ -78,10 +78,16 @@ def noise_variance(image: Tensor, physics: Physics) -> Tensor:
     return (sigma(smooth, physics.k, physics.b) ** 2).mean(dim=1, keepdim=True)
 
 
-def wiener(image: Tensor, kernel: Tensor, variance: Tensor) -> Tensor:
-    """(B, 3, H, W): ``image`` with kernel (B, K, K) undone at a mean noise ``variance`` (B,); borders by reflection."""
+def signal_power(image: Tensor, variance: Tensor) -> Tensor:
+    """(B,): what of the variance of ``image`` (B, 3, H, W) is not noise of the mean ``variance`` (B,)."""
+    return (_framed(image).var(dim=(2, 3)).mean(dim=1) - variance).clamp(min=1e-3)
+
+
+def wiener(image: Tensor, kernel: Tensor, variance: Tensor, signal: Tensor | None = None) -> Tensor:
+    """(B, 3, H, W): ``image`` with kernel (B, K, K) undone at a mean noise ``variance`` (B,); borders by reflection. signal:
+    its :func:`signal_power`; that of the whole photo where ``image`` is a tile."""
     height, width = image.shape[-2:]
-    padded = F.pad(image, (RADIUS,) * 4, mode="reflect" if min(height, width) > RADIUS else "replicate")
+    padded = _framed(image)
     rows, columns = padded.shape[-2:]
     spectrum = torch.fft.rfft2(padded)
     # The kernel's centre goes to the origin, so that the photo does not move.
@@ -91,11 +97,16 @@ def wiener(image: Tensor, kernel: Tensor, variance: Tensor) -> Tensor:
     fx = torch.fft.rfftfreq(columns, device=image.device).view(1, -1)
     falloff = 1 / (fy**2 + fx**2 + 1e-4)
     falloff = falloff / falloff.mean()
-    signal = (padded.var(dim=(2, 3)).mean(dim=1) - variance).clamp(min=1e-3)
+    signal = signal_power(image, variance) if signal is None else signal
     # Where there is blur, the true kernel is never quite the diagnosed one: that error acts like noise of its own.
     ratio = (variance / signal).view(-1, 1, 1, 1) / falloff + MISMATCH * (1 - response.abs() ** 2).clamp(min=0)
     restored = torch.fft.irfft2(spectrum * response.conj() / (response.abs() ** 2 + ratio), s=(rows, columns))
     return restored[..., RADIUS : RADIUS + height, RADIUS : RADIUS + width].clamp(0, 1)
+
+
+def _framed(image: Tensor) -> Tensor:
+    """With a margin as wide as a kernel reaches."""
+    return F.pad(image, (RADIUS,) * 4, mode="reflect" if min(image.shape[-2:]) > RADIUS else "replicate")
 
 
 def haze(image: Tensor, light: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
     r_k = sum_i (s_i(I) - s_i(J_k))  -  w e_k
 
-s_i: expected severity of degradation i, 0 where absent; e_k: :mod:`rnr.diagnosis.cycle`; w its weight. Neither term looks
-at a clean photo.
+s_i: expected severity of degradation i, see :attr:`rnr.diagnosis.examination.Examination.severities`; e_k:
+:mod:`rnr.diagnosis.cycle`; w its weight. Neither term looks at a clean photo.
 """
 
 import math

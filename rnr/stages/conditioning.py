@@ -20,8 +20,8 @@ class Conditioning:
     fields: what of a diagnosis the restorer ever sees (Table 3's rows are choices of these). Presence comes with its
         chance.
     predicted: share of training batches with the reasoner's own diagnoses; the others have the truth.
-    none: share of photos whose diagnosis is withheld.
-    drop: share of photos of which one present degradation is withheld.
+    none: of the photos that are given the truth, share from which it is withheld.
+    drop: of these, share of which one present degradation is called absent.
     jitter: relative error put on the truth's numbers, so that the restorer does not trust them beyond reason.
     doubt: of the reasoner's own diagnoses, standard deviation of the noise put on the log-odds of each degradation. It
         knows the photos it was trained on, and is right of them more often than it will be of others; a restorer that

@@ -88,11 +88,11 @@ class RestorerGRPO(Stage):
     def training_step(self, batch: DegradedBatch, batch_idx: int) -> Tensor:
         with self.judging():
             examined = self.reasoner.examine(batch.degraded)
-        answers = diagnoses(examined)
-        before = severities(answers).to(self.device)
-        given = self.conditioning.keep(answers)
+        before = severities(examined).to(self.device)
+        given = self.conditioning.keep(diagnoses(examined))
         policy = self._policy(batch.seed, examined)
         images, prediction = self.aim.draw(policy, batch, given, self.group)
+        self._demand(bool(images.isfinite().all()), "a candidate is not finite")
         with self.judging():
             rewards = self.reward(self.reasoner, images, batch.degraded, given, before)
         advantages = grpo.advantages(rewards.total, self.floor)
@@ -149,7 +149,8 @@ class RestorerGRPO(Stage):
         """As in every stage, and beside it what is :data:`WATCHED`."""
         answers, restored = super().evaluate(batch)
         saved = as_saved(restored)
-        reward = (severities(answers).to(saved) - self.reasoner.severities(saved)).sum(dim=1)
+        before, after = (self.reasoner.severities(each).to(saved) for each in (batch.degraded, saved))
+        reward = (before - after).sum(dim=1)
         seen = look(saved)
         columns = (reward, seen.haze, seen.sharpness, seen.noise)
         lists = [column.tolist() for column in columns]
@@ -183,6 +184,7 @@ def diagnoses(examined: list[Examination | ParseFailure]) -> list[Diagnosis | Pa
     return [each.diagnosis if isinstance(each, Examination) else each for each in examined]
 
 
-def severities(answers: list[Diagnosis | ParseFailure]) -> Tensor:
-    """(B, 4): each answer's severities, 0 where absent, NaN where it did not parse: such a group is skipped."""
-    return torch.tensor([[float("nan")] * 4 if isinstance(a, ParseFailure) else a.severities for a in answers])
+def severities(examined: list[Examination | ParseFailure]) -> Tensor:
+    """(B, 4): expected severities, as the reward has them of candidates; NaN where an answer did not parse: such a group is
+    skipped."""
+    return torch.tensor([[float("nan")] * 4 if isinstance(e, ParseFailure) else e.severities for e in examined])

@@ -53,12 +53,14 @@ class RestorerSFT(Stage):
         """The frozen reasoner, on this stage's device."""
         return self.judge and self.judge.on(self.device)
 
-    def generator(self) -> torch.Generator:
-        """For this step: a resumed run draws what an undisturbed one would."""
-        return torch.Generator().manual_seed(hash((self.seed, self.global_rank, self.global_step)) % 2**62)
+    def generator(self, batch_idx: int) -> torch.Generator:
+        """For this batch: a resumed run draws what an undisturbed one would."""
+        together = self.trainer.accumulate_grad_batches  # batches that make up a step
+        place = self.global_step * together + batch_idx % together
+        return torch.Generator().manual_seed(hash((self.seed, self.global_rank, place)) % 2**62)
 
     def training_step(self, batch: DegradedBatch, batch_idx: int) -> Tensor:
-        generator = self.generator()
+        generator = self.generator(batch_idx)
         with self.judging():
             given = self.conditioning.train(batch, self.reasoner, generator)
         loss = self.restorer.loss(batch.degraded, batch.clean, given, generator)

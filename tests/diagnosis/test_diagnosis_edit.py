@@ -48,6 +48,18 @@ def test_the_degradation_model_agrees_with_an_overruled_severity(kind, severity)
     assert measured(changed, kind).severity == pytest.approx(severity, abs=TOLERANCE[kind])
 
 
+@pytest.mark.parametrize(
+    "nothing", [Shake(1.0, 70.0, 0.0, 1.0), Rain(1.0, 0.0, 15.0, 16.0, 1.2, 0.7, (0.9, 0.8, 0.85)), Noise(1.0, 0.0, 0.0)],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_stated_as_nothing_can_be_overruled_too(nothing):
+    kind = type(nothing).__name__.lower()
+    changed = with_severity(Diagnosis(**{kind: nothing}), kind, 30)
+    # TYPICAL is round numbers; where they come from it is as severe as that.
+    assert measured(changed, kind).severity == pytest.approx(30, abs=8)
+    assert getattr(changed[kind], "direction", 70.0) == 70.0 and getattr(changed[kind], "slant", 15.0) == 15.0
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_present_severity_changes_nothing_else(kind):
     before = consistent(kind)

@@ -75,14 +75,14 @@ def test_the_figures_of_each_kind_agree_with_an_independent_count():
     assert result.photos == 200
     assert result.parse_rate == pytest.approx(np.mean([a is not FAILURE for a in answers]))
     assert 0.5 < result.parse_rate < 1
-    for row, kind in zip(result.rows(), KINDS, strict=True):
+    for row, kind in zip((each._asdict() for each in result.kinds), KINDS, strict=True):
         assert row.pop("kind") == kind
         assert row == pytest.approx(independent(answers, truth, kind), rel=1e-5)
 
 
 def test_the_parameter_errors_agree_with_an_independent_count():
     answers, truth = sample(200)
-    rows = {(row["kind"], row["parameter"]): row for row in figures(answers, truth).parameter_rows()}
+    rows = {(row.kind, row.parameter): row for row in figures(answers, truth).parameters}
     assert len(rows) == sum(len(quantities(finding)) - 1 for finding in FINDINGS.values())
     for (kind, key), row in rows.items():
         pairs = [(found(a, kind), t[kind]) for a, t in zip(answers, truth, strict=True) if found(a, kind) and t[kind]]
@@ -91,15 +91,15 @@ def test_the_parameter_errors_agree_with_an_independent_count():
         if key in ("direction", "slant"):  # the angle between two lines, by way of their directions
             dot = np.cos(np.deg2rad(a)) * np.cos(np.deg2rad(b)) + np.sin(np.deg2rad(a)) * np.sin(np.deg2rad(b))
             error = np.rad2deg(np.arccos(np.clip(np.abs(dot), 0, 1)))
-        assert row["photos"] == len(pairs)
-        assert row["mae"] == pytest.approx(error.mean(), rel=1e-5)
-        assert row["unit"] == quantities(FINDINGS[kind])[key].unit
+        assert row.photos == len(pairs)
+        assert row.mae == pytest.approx(error.mean(), rel=1e-5)
+        assert row.unit == quantities(FINDINGS[kind])[key].unit
 
 
 def test_angles_wrap_around():
     def mae(kind, key, answer, truth):
-        rows = figures([Diagnosis(**{kind: answer})], [Diagnosis(**{kind: truth})]).parameter_rows()
-        return next(row["mae"] for row in rows if (row["kind"], row["parameter"]) == (kind, key))
+        rows = figures([Diagnosis(**{kind: answer})], [Diagnosis(**{kind: truth})]).parameters
+        return next(row.mae for row in rows if (row.kind, row.parameter) == (kind, key))
 
     assert mae("shake", "direction", Shake(9, 179, 5, 0.2), Shake(9, 1, 5, 0.2)) == 2
     assert mae("shake", "direction", Shake(9, 10, 5, 0.2), Shake(9, 100, 5, 0.2)) == 90
@@ -138,7 +138,7 @@ def test_a_set_without_photos_gives_nan_throughout():
     result = figures([], [])
     assert result.photos == 0
     assert math.isnan(result.parse_rate)
-    assert all(math.isnan(v) for row in result.rows() for key, v in row.items() if key not in ("kind", "photos"))
+    assert all(math.isnan(v) for row in result.kinds for key, v in row._asdict().items() if key not in ("kind", "photos"))
 
 
 def test_answers_may_leave_fields_out():

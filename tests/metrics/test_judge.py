@@ -28,6 +28,12 @@ def test_sharpness_is_the_slope_and_haze_the_darkest_colour_around():
     assert look(grey).haze.item() == pytest.approx(0.4)
 
 
+def test_a_photo_too_small_for_a_slope_has_haze_alone():
+    seen = look(torch.full((2, 3, 2, 9), 0.25))
+    assert seen.haze.tolist() == [0.25, 0.25]
+    assert seen.sharpness.isnan().all() and seen.noise.isnan().all()
+
+
 def test_what_is_no_photo_is_refused():
-    with pytest.raises(ValueError, match=r"at least 3 x 3 pixels, got \(1, 3, 2, 9\)"):
-        look(torch.zeros(1, 3, 2, 9))
+    with pytest.raises(ValueError, match=r"images must be \(B, 3, H, W\), got \(3, 2, 9\)"):
+        look(torch.zeros(3, 2, 9))

@@ -75,8 +75,8 @@ def test_every_size_is_kept(size, tile):
 def test_tiles_agree_with_the_whole(photo):
     image = F.interpolate(photo[None], (128, 96), mode="bicubic").clamp(0, 1)
     whole, tiles = (restorer(tile=tile, overlap=32).restore(image, [ALL], [0]) for tile in (512, 80))
-    # A tile's Wiener filter takes the power of the signal from the tile alone.
-    assert (whole - tiles).abs().mean() < 0.02
+    # A tile's Wiener filter has borders of its own.
+    assert (whole - tiles).abs().mean() < 0.004
     assert not whole.equal(tiles)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from PIL import Image
-from tiny_stages import EXAMINED, FOUND, opinionated, tiny_data, tiny_restorer, tiny_stage, tiny_trainer
+from tiny_stages import EXAMINED, opinionated, tiny_data, tiny_restorer, tiny_stage, tiny_trainer
 
 from rnr.data.datamodule import Sources
 from rnr.data.photos import shipped_photos
@@ -117,13 +117,52 @@ def test_the_table_of_photos_has_the_reward_and_the_second_judge(tmp_path):
     for i in range(3):
         crop = Image.open(shipped_photos("train")[0].path).crop((90 * i, 40, 90 * i + 40, 80))
         crop.save(tmp_path / "photos" / f"{i}.png")
-    stage, restored = opinionated(tiny_stage("grpo")), []
+    stage, restored, given = opinionated(tiny_stage("grpo")), [], []
     plain = stage.restorer.restore
-    stage.restorer.restore = lambda *given: restored.append(plain(*given)) or restored[-1]
+
+    def restore(degraded, *others):
+        given.append(degraded)
+        restored.append(plain(degraded, *others))
+        return restored[-1]
+
+    stage.restorer.restore = restore
     tiny_trainer(tmp_path).test(stage, tiny_data(sources=Sources(test=[str(tmp_path / "photos")])), verbose=False)
     with (tmp_path / "test.csv").open(newline="") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: row["photo"])
     images = torch.cat(restored)
     assert [float(row["noise"]) for row in rows] == pytest.approx(look(images).noise.tolist(), abs=2e-3)
-    before, after = sum(FOUND.severities), 400 * images.mean(dim=(1, 2, 3))
+    before, after = (400 * torch.cat(each).mean(dim=(1, 2, 3)) for each in (given, restored))
     assert [float(row["reward"]) for row in rows] == pytest.approx((before - after).tolist(), abs=1.0)
+
+
+def test_to_leave_a_photo_as_it_is_is_worth_nothing(tmp_path):
+    stage = opinionated(tiny_stage("grpo"))
+    stage.reasoner.severities = lambda images: torch.tensor([EXAMINED.severities] * len(images))
+
+    def unchanged(images, given, seeds, group):
+        return images.unsqueeze(1).repeat(1, group, 1, 1, 1).requires_grad_()
+
+    stage.restorer.rollout = unchanged
+    rewards, plain = [], stage.reward
+    stage.reward = lambda *arguments: rewards.append(plain(*arguments)) or rewards[-1]
+    tiny_trainer(tmp_path, steps=1).fit(stage, tiny_data())
+    assert rewards[0].total.abs().max() < 1e-4
+
+
+def test_a_candidate_that_is_no_number_stops_the_run_before_anyone_looks_at_it(tmp_path):
+    stage = tiny_stage("grpo")
+    stage.reasoner.examine = lambda images, fields=None, lean=None: [EXAMINED] * len(images)
+    plain = stage.restorer.rollout
+    stage.restorer.rollout = lambda *given: plain(*given) * float("nan")
+    with pytest.raises(FloatingPointError, match="a candidate is not finite at step 0"):
+        tiny_trainer(tmp_path).fit(stage, tiny_data())
+
+
+def test_photos_too_small_for_the_second_judge_are_tested_like_any_other(tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (2, 2), (90, 140, 60)).save(tmp_path / "photos/two.png")
+    stage = opinionated(tiny_stage("grpo"))
+    tiny_trainer(tmp_path).test(stage, tiny_data(sources=Sources(test=[str(tmp_path / "photos")])), verbose=False)
+    with (tmp_path / "test.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["haze"]) >= 0 and float(row["psnr"]) > 0 and row["noise"] == row["sharpness"] == "nan"

@@ -111,6 +111,19 @@ def test_the_table_states_what_the_photos_say(tmp_path, photos):
     assert len(rows) == 4
 
 
+def test_batches_of_one_step_draw_anew_and_again_the_same(tmp_path):
+    def drawn(folder, steps, together):
+        stage, numbers = RestorerSFT(tiny_restorer(), None), []
+        plain = stage.generator
+        stage.generator = lambda index: numbers.append(torch.rand((), generator=plain(index)).item()) or plain(index)
+        tiny_trainer(folder, steps, accumulate_grad_batches=together).fit(stage, tiny_data())
+        return numbers
+
+    alone = drawn(tmp_path / "alone", 4, 1)
+    together = drawn(tmp_path / "together", 2, 2)
+    assert len(set(together)) == 4 and together == alone
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_weights(tmp_path):
     stage = RestorerSFT(tiny_restorer(), None)
     before = {k: v.clone() for k, v in stage.state_dict().items()}
