@@ -20,7 +20,7 @@ from rnr.degradation import Degrader
 from rnr.diagnosis import FIELDS, KINDS, Diagnosis, ParseFailure
 from rnr.diagnosis.text import NAMES
 from rnr.metrics.calibration import LEVELS, presence_figures, reliability
-from rnr.models.calibration import Look, Told, chances, crossed, fit, told
+from rnr.models.calibration import Look, Told, chances, crossed, fit, proven, told
 from rnr.models.estimates import Reading, Temperatures
 from rnr.models.form import Form
 from rnr.models.qwen3vl import Qwen3VLReasoner
@@ -29,7 +29,7 @@ from rnr.stages.evaluation import Rows, show
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 FITTED = FIELDS[:3]  # a scene has no numbers
-FITTED_ON_ALL = "Temperatures, fitted on all photos (before → after)"
+FITTED_ON_ALL = "Temperatures, fitted on all photos (before → after), and which are written"
 
 
 def calibrate(argv: Sequence[str]) -> int:
@@ -39,7 +39,8 @@ def calibrate(argv: Sequence[str]) -> int:
         description="Degrade held-out photos, examine them, and fit the temperatures at which the reasoner is as sure as it "
         "may be. PHOTOS must be none that it was trained on, where it is surer than elsewhere, nor any that figures are "
         "reported of. Nothing that is said changes, only how sure it is; the compact restorer goes by that too. The figures "
-        "'after' are of temperatures that the other half of the photos gave; the rivals never look: one says the base rate, "
+        "'after' are of temperatures that the other half of the photos gave, and where they are worse than 'before' the "
+        "temperature stays as it was; the rivals never look: one says the base rate, "
         "one the middle of the true numbers.",
     )
     add_photo_sources(parser)
@@ -62,17 +63,17 @@ def calibrate(argv: Sequence[str]) -> int:
     looks, failed = _examine(reasoner, degrader, photos, args.draws, args.seed)
     if not looks:
         parser.exit(1, "error: none of the photos could be examined\n")
-    fitted = fit(looks, reasoner.form)
-    before = [reasoner.temperatures] * len(looks)
+    before, fitted, elsewhere = reasoner.temperatures, fit(looks, reasoner.form), crossed(looks, reasoner.form)
+    kept = proven(looks, before, elsewhere, fitted, reasoner.form)
     try:
-        tables = _report(looks, before, crossed(looks, reasoner.form), reasoner.form, args.figure)
-        tables[FITTED_ON_ALL] = _temperature_rows(reasoner.temperatures, fitted)
+        tables = _report(looks, [before] * len(looks), elsewhere, reasoner.form, args.figure)
+        tables[FITTED_ON_ALL] = _temperature_rows(before, fitted, kept)
         for title, rows in tables.items():
             show(title, rows)
         print(f"figure: {args.figure}")
         record(["calibrate", *argv], tables, args.seed, [args.reasoner]).write(args.figure.with_suffix(".json"))
         if args.output is not None:
-            reasoner.temperatures = fitted
+            reasoner.temperatures = kept
             _save(reasoner, args.output)
     except OSError as error:  # a full disk; it names the file
         parser.exit(1, f"error: {error}\n")
@@ -144,12 +145,14 @@ def _report(
     }
 
 
-def _temperature_rows(before: Temperatures, after: Temperatures) -> Rows:
+def _temperature_rows(before: Temperatures, after: Temperatures, kept: Temperatures) -> Rows:
     return [
         {
             "": NAMES[kind],
             "presence": f"{before.presence[kind]:.2f} → {after.presence[kind]:.2f}",
+            "presence kept": f"{kept.presence[kind]:.2f}",
             "numbers": f"{before.numbers[kind]:.2f} → {after.numbers[kind]:.2f}",
+            "numbers kept": f"{kept.numbers[kind]:.2f}",
         }
         for kind in KINDS
     ]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rnr.diagnosis import KINDS, Diagnosis, Finding
 from rnr.diagnosis.types import Quantity
-from rnr.metrics.calibration import LEVELS, IntervalFigures, interval_figures, temperature
+from rnr.metrics.calibration import LEVELS, IntervalFigures, interval_figures, presence_figures, temperature
 from rnr.models.estimates import Reading, Temperatures, chance, estimates, expected, intervals, numbers, path, presence
 from rnr.models.form import Form
 
@@ -65,6 +65,26 @@ def crossed(looks: Sequence[Look], form: Form) -> list[Temperatures]:
     first = fit([look for look in looks if look.photo < middle], form)
     second = fit([look for look in looks if look.photo >= middle], form)
     return [second if look.photo < middle else first for look in looks]
+
+
+def proven(
+    looks: Sequence[Look], before: Temperatures, elsewhere: Sequence[Temperatures], fitted: Temperatures, form: Form
+) -> Temperatures:
+    """``fitted`` where photos that were not fitted on are judged better so, else ``before``: a kind's presence by the Brier
+    score, its numbers by how far the shares that intervals cover lie from those they should. elsewhere: :func:`crossed`."""
+    both = ([before] * len(looks), elsewhere)
+    old, new = (told(looks, at, form) for at in both)
+    presence, numbers = {}, {}
+    for kind in KINDS:
+        was, would_be = (presence_figures(*chances(looks, at, kind)).brier for at in both)
+        presence[kind] = (fitted if would_be < was else before).presence[kind]
+        was, would_be = (sum(_miss(each) for (of, _), each in found.items() if of == kind) for found in (old, new))
+        numbers[kind] = (fitted if would_be < was else before).numbers[kind]
+    return Temperatures(presence, numbers)
+
+
+def _miss(one: Told) -> float:
+    return sum(abs(one.figures(level).covered - level) for level in LEVELS)
 
 
 def told(looks: Sequence[Look], temperatures: Sequence[Temperatures], form: Form) -> dict[tuple[str, str], Told]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, Rain, Shake
-from rnr.models.calibration import Look, chances, crossed, fit, told
+from rnr.models.calibration import Look, chances, crossed, fit, proven, told
 from rnr.models.decoding import Answer, Decision
 from rnr.models.estimates import Reading, Temperatures
 from rnr.models.form import Choice, Form, Place
@@ -47,3 +47,12 @@ def test_what_was_not_found_has_no_numbers(form):
     looks = [look(0, -1.0, True), look(1, 1.0, False)]
     assert fit(looks, form).numbers == Temperatures().numbers
     assert told(looks, [Temperatures()] * 2, form) == {}
+
+
+def test_only_temperatures_that_help_elsewhere_are_kept(form):
+    boast = [look(photo, 2.0, photo % 100 < 60) for photo in range(400)]  # a chance of 0.88 where 0.6 is right
+    fitted = fit(boast, form)
+    assert proven(boast, Temperatures(), crossed(boast, form), fitted, form) == fitted != Temperatures()
+    # One half would have the chance lower, the other higher, and it is right as it is.
+    right = [look(photo, 2.0, photo % 100 < (80 if photo < 200 else 96)) for photo in range(400)]
+    assert proven(right, Temperatures(), crossed(right, form), fit(right, form), form) == Temperatures()
