@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rnr import grpo
 from rnr.data.batch import DegradedBatch
-from rnr.diagnosis import Diagnosis, ParseFailure
+from rnr.diagnosis import KINDS, Diagnosis, ParseFailure
 from rnr.diagnosis.examination import Examination
 from rnr.metrics.judge import look
 from rnr.metrics.restoration import as_saved
@@ -131,6 +131,8 @@ class RestorerGRPO(Stage):
             self.log("train/reward", total.mean(), prog_bar=True, batch_size=count)
             self.log("train/reward_spread", total.std(dim=1, correction=0).mean(), batch_size=count)
             self.log("train/reward_severity", rewards.severity[scored].mean(), batch_size=count)
+            left = rewards.severities[scored].flatten(0, 1).mean(dim=0)
+            self.log_dict({f"train/left_{kind}": each for kind, each in zip(KINDS, left, strict=True)}, batch_size=count)
             if rewards.cycle is not None:
                 self.log("train/reward_cycle", rewards.cycle[scored].mean(), batch_size=count)
 

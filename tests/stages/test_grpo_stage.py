@@ -10,7 +10,7 @@ from tiny_stages import EXAMINED, opinionated, tiny_data, tiny_restorer, tiny_st
 
 from rnr.data.datamodule import Sources
 from rnr.data.photos import shipped_photos
-from rnr.diagnosis import ParseFailure
+from rnr.diagnosis import KINDS, ParseFailure
 from rnr.grpo import Anchored, PolicyGradient, Supervised
 from rnr.metrics.judge import look
 from rnr.models.reward import Reward
@@ -44,6 +44,8 @@ def test_every_aim_trains_and_what_it_learned_from_is_logged(tmp_path, aim, loss
     logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
     assert logged["train/reward"] == pytest.approx(logged["train/reward_severity"] + logged["train/reward_cycle"], rel=1e-4)
     assert logged["train/reward_cycle"] < 0 < logged["train/reward_spread"]
+    left = sum(logged[f"train/left_{kind}"] for kind in KINDS)
+    assert logged["train/reward_severity"] == pytest.approx(sum(EXAMINED.severities) - left, rel=1e-3)
     assert (logged["train/groups_used"], logged["train/groups_skipped"]) == (1, 0)
     assert {"train/energy", "train/haze", "train/sharpness", "train/noise"} <= logged.keys()
 

@@ -228,6 +228,21 @@ def test_conditioning_states_only_its_fields():
     assert stated[0].fog.transmission == 0.5
 
 
+@pytest.mark.parametrize("predicted", [0, 1], ids=["the truth", "the reasoner's word"])
+def test_conditioning_withholds_each_field_by_itself(predicted):
+    class Says:
+        def diagnose(self, images, fields, lean):
+            return [TRUTH[0]] * len(images)
+
+    conditioning = Conditioning(predicted=predicted, none=0, drop=0, jitter=0, withhold=0.3)
+    given = conditioning.train(batch_of(TRUTH), Says(), torch.Generator().manual_seed(0))
+    assert all(d.fog is not None and d.noise is not None for d in given)
+    lost = {(d.fog.severity is None, d.fog.transmission is None, d.scene is None) for d in given}
+    assert len(lost) == 8
+    for losses in zip(*((d.fog.severity, d.noise.k, d.scene) for d in given), strict=True):
+        assert sum(each is None for each in losses) == pytest.approx(60, abs=20)
+
+
 def test_conditioning_takes_the_reasoners_word():
     class Says:
         def diagnose(self, images, fields, lean):
@@ -255,7 +270,7 @@ def test_conditioning_doubts_what_the_reasoner_finds():
 
 
 @pytest.mark.parametrize(
-    "change", [{"fields": ("severity",)}, {"fields": ("presence", "mood")}, {"none": 1.5}, {"doubt": -1.0}]
+    "change", [{"fields": ("severity",)}, {"fields": ("presence", "mood")}, {"none": 1.5}, {"withhold": 2}, {"doubt": -1.0}]
 )
 def test_conditioning_refuses_nonsense(change):
     with pytest.raises(ValueError):
