@@ -1,4 +1,7 @@
-"""The policy as it was before its adapter learned anything: the same weights with the adapter switched off, no copy."""
+"""The policy as it was before its adapter learned anything: the same weights with the adapter switched off, no copy.
+
+An adapter that stage 2 has trained already goes off with the rest: the reference is then the model that stage 2 began with.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
