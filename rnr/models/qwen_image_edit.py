@@ -61,7 +61,8 @@ class QwenImageEditRestorer(ExactBuffers, TrainableRestorer):
     guidance: strength of classifier-free guidance against an empty text, when sampling. 1 is none, at half the cost.
     tile, overlap: in pixels, multiples of 16. A larger photo is restored in tiles; no model ever sees more at once.
     lora_rank: if given, the linear layers of the transformer's blocks get low-rank adapters, in float32 unless the
-        trainer casts the whole model, and nothing else is trained. They are scaled by ``lora_alpha / lora_rank``, 1 unless ``lora_alpha`` is given.
+        trainer casts the whole model, and nothing else is trained. They are scaled by ``lora_alpha / lora_rank``, 1 unless
+        ``lora_alpha`` is given.
     dtype: of all weights but the adapters; ``auto``: as the checkpoint was saved.
     gradient_checkpointing: recompute the transformer's blocks in the backward pass instead of keeping them.
     compile_blocks: ``torch.compile`` each kind of block. Slow at first, and again for a few new sizes.
