@@ -13,6 +13,7 @@ A change in code is not noticed: ``--again``.
 
 import argparse
 import functools
+import hashlib
 import re
 import shlex
 import shutil
@@ -31,6 +32,7 @@ from rnr.stages.evaluation import markdown
 
 BLOCK = re.compile(r"^```bash(?P<titles>[^\n]*)\n(?P<lines>.*?)^```\n", re.MULTILINE | re.DOTALL)
 NOT_DONE = "*Not run yet with the weights that are here.*"
+LONGEST = 250  # characters of a folder's name; most file systems allow 255 bytes
 LABEL = re.compile(r"\$(\w+)")
 
 
@@ -74,7 +76,7 @@ class Command:
         if words[1] not in PLACES:
             raise ValueError(f"{line!r}: only {', '.join(PLACES)} leave tables")
         place = PLACES[words[1]]
-        folder = place.folder or runs / re.sub(r"\W+", "-", line.removeprefix("rnr ")).strip("-")
+        folder = place.folder or runs / _name(re.sub(r"\W+", "-", line.removeprefix("rnr ")).strip("-"))
         return cls(line, (*words, *(option.format(folder) for option in place.options)), folder, place)
 
     def record(self) -> Record | None:
@@ -189,6 +191,14 @@ def _run_all(commands: Sequence[Command], jobs: int) -> bool:
 
     with ThreadPoolExecutor(jobs) as pool:
         return all(list(pool.map(run, commands)))
+
+
+def _name(text: str) -> str:
+    """``text``, as far as the name of a folder may be long."""
+    if len(text) <= LONGEST:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{text[: LONGEST - 9]}-{digest}"
 
 
 def _tell(text: str) -> None:

@@ -176,6 +176,13 @@ def test_the_projects_own_commands_can_be_run_and_leave_tables():
     assert all("/photos/" in " ".join(command.words) for command in commands)
 
 
+def test_a_command_longer_than_a_folders_name_may_be_has_a_folder_of_its_own(tmp_path):
+    long = "rnr test --data.sources.test " + "a" * 300
+    folders = [Command.of(line, {}, tmp_path).folder for line in (f"{long}b", f"{long}c", f"{long}b")]
+    assert folders[0] == folders[2] != folders[1]
+    folders[0].mkdir()
+
+
 def test_the_projects_prose_has_no_figures_of_its_own():
     """But for the paper's, which do not change."""
     prose = BLOCK.sub("", TEMPLATE.read_text()).replace("Eq. 1", "").replace("A.2", "")
