@@ -15,6 +15,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -180,6 +181,10 @@ def _state(name: str) -> list[list[str | int]]:
 
 
 def _reason(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["it said nothing"])[-1].removeprefix("error: ")
+    """The last error, with the indented lines that belong to it; else the last line."""
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    if not lines:
+        return "it said nothing"
+    last = max((i for i, line in enumerate(lines) if line.startswith("error: ")), default=len(lines) - 1)
+    more = takewhile(lambda line: line[0] == " ", lines[last + 1 :])
+    return " ".join(line.strip() for line in (lines[last], *more)).removeprefix("error: ")

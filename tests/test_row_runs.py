@@ -129,6 +129,13 @@ def test_ctrl_c_ends_what_runs_and_begins_nothing_else(run, tmp_path):
             logs[name].unlink()
 
 
+def test_a_failure_is_told_with_the_lines_that_belong_to_it(run):
+    fake = run.folder.parent / "fake.py"
+    said = r"error: 1 of 2 photos unrestored:\n  0000.png has 8 x 8 pixels\n  | killed\nTip"
+    fake.write_text(f"print('{said}'); raise SystemExit(1)")
+    assert run.once() == "1 of 2 photos unrestored: 0000.png has 8 x 8 pixels | killed"
+
+
 def test_a_failure_after_success_leaves_nothing_done(run):
     run.once()
     run.configs[0].write_text("model: {restorer: {checkpoint: weights}}")
