@@ -242,11 +242,17 @@ def told(reasoner: Qwen3VLReasoner, truths: Sequence[Diagnosis]) -> AbstractCont
 
         def settle(self, chosen: Sequence[tuple[int, Tensor]], form: Form | None) -> None:
             tokens = [self.true(a.choice, a.at, token) for a, (token, _) in zip(self.ahead, chosen, strict=True)]
-            super().settle([(token, scores) for token, (_, scores) in zip(tokens, chosen, strict=True)], form)
+            scores = [self.sure(a.choice, token, s) for a, token, (_, s) in zip(self.ahead, tokens, chosen, strict=True)]
+            super().settle(list(zip(tokens, scores, strict=True)), form)
 
         def true(self, choice: Choice, at: int, token: int) -> int:
             want = self.said.get(decoding._where(choice, self.tokens[at - 2 : at]), token)
             return want if choice.place.key == "scene" or want in choice.allowed.tolist() else token
+
+        def sure(self, choice: Choice, token: int, scores: Tensor) -> Tensor:
+            """Of what is there it is sure, so that the reward has one answer of a photo to go by."""
+            sure = torch.where(choice.allowed.to(scores.device) == token, 0.0, -50.0)
+            return sure if choice.place.key == "presence" else scores
 
     return mock.patch.object(decoding, "_Line", Told)
 
@@ -406,7 +412,7 @@ def measure_grpo(
     loss = grpo.Anchored(0.01, 175.0)
     stage = RestorerGRPO(restorer, reasoner, loss, group=group, floor=1e-6, conditioning=Example()).to(DEVICE)
     step = stepper(stage, batch)
-    with told(reasoner, pairs(side, 3 * (1 + group), seed=1).truth):  # no step knows its photos
+    with told(reasoner, pairs(side, 3 * (2 + group), seed=1).truth):  # no step knows its photos
         for name in ("the first step", "the next"):
             with watched(reasoner) as seen:
                 report.measure(f"GRPO, {side} px, {name}: {encoder}", step, flop, warm=False)

@@ -16,6 +16,9 @@ class Untrained(Reasoner):
     def examine(self, images, fields=(), lean=None):
         raise NotImplementedError
 
+    def severities(self, images):
+        raise NotImplementedError
+
     def loss(self, images, diagnoses):
         raise NotImplementedError
 

@@ -33,13 +33,3 @@ class Examination:
             if chance > 0 and self.diagnosis[kind] is not None
         }
         object.__setattr__(self, "diagnosis", dataclasses.replace(self.diagnosis, **sure))
-
-    @property
-    def severities(self) -> tuple[float, float, float, float]:
-        """The expected severity of each of ``KINDS``, absence as 0: the chance that it is there times its severity if it
-        is (section 3.3). Of what the diagnosis calls absent no severity is known, and the faintest, 1, stands for it: without
-        ties, but where a chance crosses 1/2 there is a step, of half the severity that is then stated."""
-        return tuple(
-            self.presence[kind] * (1.0 if severity == 0 else severity)
-            for kind, severity in zip(KINDS, self.diagnosis.severities, strict=True)
-        )

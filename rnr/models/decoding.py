@@ -12,6 +12,8 @@ is asked for, the rivals of the digits that a pass has settled run along with th
 it and itself alone: so each choice also knows its :attr:`Decision.rivals`. Rivals without a chance are left out.
 """
 
+import copy
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -40,6 +42,16 @@ class Question:
     cache: DynamicCache
     length: int
     position: int
+
+    def of(self, rows: Sequence[int]) -> "Question":
+        """About photos of it, in any order, one several times too."""
+        if list(rows) == list(range(len(self.cache.layers[0].keys))):
+            return self
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        for layer in cache.layers:
+            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+        return dataclasses.replace(self, cache=cache)
 
 
 @dataclass(frozen=True)

@@ -88,16 +88,23 @@ class Form:
         """The digit or sign that ``token`` is."""
         return self._characters[token]
 
-    def write(self, fields: Sequence[str], lean: Sequence[float] = (0.0,) * len(KINDS)) -> Script:
+    def write(
+        self, fields: Sequence[str], lean: Sequence[float] = (0.0,) * len(KINDS), given: Sequence[bool] = ()
+    ) -> Script:
         """The form up to the last line that ``fields`` ask for. lean: for each of ``KINDS``, added to the log-odds that it
-        is there."""
+        is there. given: of the first of ``KINDS`` whether they are there, which is no choice then."""
         last = max(FIELDS.index(field) for field in fields)
         present, text = [], "Degradations: "
-        for kind, towards in zip(KINDS, lean, strict=True):
-            token = yield Choice(Place(kind, "presence"), self.tokens(text + NAMES[kind]), self.flags, towards)
-            present += [kind] * (token == self.flags[1])
-            text = ", "
-        text = "."
+        for place, (kind, towards) in enumerate(zip(KINDS, lean, strict=True)):
+            text += NAMES[kind]
+            if place < len(given):
+                there, text = given[place], f"{text} {'yes' if given[place] else 'no'}"
+            else:
+                there = (yield Choice(Place(kind, "presence"), self.tokens(text), self.flags, towards)) == self.flags[1]
+                text = ""
+            present += [kind] * bool(there)
+            text += ", "
+        text = text.removesuffix(", ") + "."
         if present and last >= FIELDS.index("severity"):
             text += "\nSeverity: "
             for kind in present:

@@ -41,12 +41,11 @@ class Reasoner(nn.Module, ABC):
         found = self.examine(images, fields, lean)
         return [answer.diagnosis if isinstance(answer, Examination) else answer for answer in found]
 
+    @abstractmethod
     def severities(self, images: Tensor) -> Tensor:
-        """(B, 4): the expected severity of each of ``KINDS``, 0 to 100 (see :attr:`Examination.severities`); a row of NaN
-        where the answer does not parse. images: (B, 3, H, W) in [0, 1]. No gradient."""
-        answers = self.examine(images, fields=("presence", "severity"))
-        rows = [answer.severities if isinstance(answer, Examination) else (float("nan"),) * 4 for answer in answers]
-        return torch.tensor(rows, dtype=torch.float32, device=images.device)
+        """(B, 4): the severity to be expected of each of ``KINDS``, 0 to 100, absence as 0, over all that the reasoner holds
+        possible (section 3.3): it does not leap where a finding comes or goes. A row of NaN where the answer does not
+        parse. images: (B, 3, H, W) in [0, 1]. No gradient."""
 
 
 class Restorer(nn.Module, ABC):

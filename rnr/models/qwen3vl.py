@@ -9,7 +9,8 @@ answer is the diagnosis' text, closed by the end of the turn.
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,14 +27,16 @@ from rnr.diagnosis.examination import Examination
 from rnr.diagnosis.prompt import FULL, SHORT
 from rnr.models.adapters import add_lora, merged, save_adapter, train_only
 from rnr.models.buffers import ExactBuffers
-from rnr.models.decoding import Answer, read, write
+from rnr.models.decoding import Answer, Question, read, write
 from rnr.models.estimates import Reading, Temperatures, examination
+from rnr.models.expected_severity import Course, expected_severities
 from rnr.models.form import Form, Script
 from rnr.models.interfaces import Reasoner
 from rnr.models.patches import PatchProjection, patchify
 from rnr.models.probe import Probe
 from rnr.models.small_reasoner import SmallReasoner
 from rnr.models.tokenizer import END_OF_TURN, IMAGE, train_tokenizer, vocabulary
+from rnr.models.view_attention import ViewAttention
 from rnr.models.views import Views
 from rnr.models.weights import check, locate
 
@@ -109,6 +112,8 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             self.tokenizer = Qwen2Tokenizer.from_pretrained(checkpoint)
             self.model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, use_safetensors=True)
         self.model.model.visual.patch_embed.proj.__class__ = PatchProjection
+        for block in self.model.model.visual.blocks:
+            block.attn.__class__ = ViewAttention
         Diagnosis().keep(self.fields)  # raises for fields that do not exist
         if not answer_weight and not probe_weight:
             raise ValueError("answer_weight and probe_weight are both 0: there is nothing to learn")
@@ -168,6 +173,20 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         ]
 
     @torch.no_grad()
+    def severities(self, images: Tensor) -> Tensor:
+        """See :meth:`Reasoner.severities` and :mod:`rnr.models.expected_severity`. The photos are read once."""
+        with self._read(images) as question:
+
+            def weigh(courses: Sequence[Course]) -> list[Reading]:
+                scripts = [partial(self.form.write, FIELDS[:2], given=course.words) for course in courses]
+                rows = [course.row for course in courses]
+                answers = write(self.model, question.of(rows), scripts, self.form, self._memory)
+                return [Reading(answer, parse(self._text(answer))) for answer in answers]
+
+            found = expected_severities(len(images), weigh, self.form, self.temperatures)
+        return torch.tensor(found, dtype=torch.float32, device=images.device)
+
+    @torch.no_grad()
     def weigh(
         self, images: Tensor, fields: Sequence[str] = FIELDS, lean: Tensor | None = None
     ) -> list[Reading | ParseFailure]:
@@ -176,8 +195,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         fields = [field for field in fields if field in self.fields]
         leans = torch.zeros(len(images), len(KINDS)) if lean is None else lean
         answers = self.write(images, [partial(self.form.write, fields, each) for each in leans.tolist()], self.form)
-        texts = self.tokenizer.batch_decode([answer.tokens for answer in answers])
-        parsed = [parse(text.removesuffix(END_OF_TURN)) for text in texts]
+        parsed = [parse(self._text(answer)) for answer in answers]
         return [
             Reading(answer, written.keep(fields)) if isinstance(written, Diagnosis) else written
             for answer, written in zip(answers, parsed, strict=True)
@@ -187,12 +205,21 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
     def write(self, images: Tensor, scripts: Sequence[Callable[[], Script]], form: Form | None = None) -> list[Answer]:
         """One answer a photo, each by its own script (see :func:`rnr.models.decoding.write`). images: (B, 3, H, W) in
         [0, 1]. No gradient."""
+        with self._read(images) as question:
+            return write(self.model, question, scripts, form, self._memory)
+
+    @contextmanager
+    def _read(self, images: Tensor) -> Iterator[Question]:
+        """The photos, read up to where answers begin; within, the model is in the mode that writes."""
         training = self.model.training
         self.model.eval()  # gradient checkpointing would switch off the cache
         try:
-            return write(self.model, read(self.model, self._prompt(images)), scripts, form, self._memory)
+            yield read(self.model, self._prompt(images))
         finally:
             self.model.train(training)
+
+    def _text(self, answer: Answer) -> str:
+        return self.tokenizer.decode(answer.tokens).removesuffix(END_OF_TURN)
 
     def save(self, directory: Path) -> None:
         """A plain transformers folder, adapters merged, and its :class:`Settings` in ``reasoner.json`` beside it; adapters

@@ -2,8 +2,8 @@
 
     r_k = sum_i (s_i(I) - s_i(J_k))  -  w e_k
 
-s_i: expected severity of degradation i, see :attr:`rnr.diagnosis.examination.Examination.severities`; e_k:
-:mod:`rnr.diagnosis.cycle`; w its weight. Neither term looks at a clean photo.
+s_i: severity to be expected of degradation i (:mod:`rnr.models.expected_severity`); e_k: :mod:`rnr.diagnosis.cycle`; w its
+weight. Neither term looks at a clean photo.
 """
 
 import math

@@ -88,7 +88,7 @@ class RestorerGRPO(Stage):
     def training_step(self, batch: DegradedBatch, batch_idx: int) -> Tensor:
         with self.judging():
             examined = self.reasoner.examine(batch.degraded)
-        before = severities(examined).to(self.device)
+            before = self.reasoner.severities(batch.degraded)
         given = self.conditioning.keep(diagnoses(examined))
         policy = self._policy(batch.seed, examined)
         images, prediction = self.aim.draw(policy, batch, given, self.group)
@@ -184,9 +184,3 @@ class RestorerGRPO(Stage):
 def diagnoses(examined: list[Examination | ParseFailure]) -> list[Diagnosis | ParseFailure]:
     """What is said, without how sure it is beyond each finding's chance."""
     return [each.diagnosis if isinstance(each, Examination) else each for each in examined]
-
-
-def severities(examined: list[Examination | ParseFailure]) -> Tensor:
-    """(B, 4): expected severities, as the reward has them of candidates; NaN where an answer did not parse: such a group is
-    skipped."""
-    return torch.tensor([[float("nan")] * 4 if isinstance(e, ParseFailure) else e.severities for e in examined])

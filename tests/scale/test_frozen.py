@@ -10,7 +10,6 @@ from together import PROCESSES, STRATEGIES, Task, together, trained
 from rnr.models.reward import Reward
 from rnr.stages import RestorerGRPO
 from rnr.stages.frozen import Frozen
-from rnr.stages.restorer_grpo import severities
 
 CPU = torch.device("cpu")
 
@@ -19,7 +18,7 @@ def judged(reasoner, images: torch.Tensor) -> tuple[list, torch.Tensor, torch.Te
     """Diagnoses, severities and rewards of a group of two."""
     answers = reasoner.diagnose(images)
     group = torch.stack([images, images.flip(-1)], dim=1)
-    rewards = Reward()(reasoner, group, images, answers, severities(answers))
+    rewards = Reward()(reasoner, group, images, answers, reasoner.severities(images))
     return answers, rewards.severities, rewards.total
 
 

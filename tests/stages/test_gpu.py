@@ -14,6 +14,7 @@ from rnr.data.photos import shipped_photos
 from rnr.data.tone import Tone
 from rnr.degradation import Degrader
 from rnr.degradation.noise import NoisePrior
+from rnr.degradation.rain import RainPrior
 from rnr.models.compact import CompactRestorer
 from rnr.models.qwen3vl import Qwen3VLReasoner
 from rnr.models.qwen_image_edit import QwenImageEditRestorer
@@ -40,16 +41,29 @@ def degraded_on(device, degrader):
 
 
 def test_photos_are_degraded_as_on_a_cpu():
-    silent = Degrader(noise=NoisePrior(probability=0.0))  # noise is drawn on the device, by its own generator
-    here, there = degraded_on("cuda", silent), degraded_on("cpu", silent)
+    # Noise, and where streaks fall, are drawn on the device, by its own generator.
+    dry = Degrader(noise=NoisePrior(probability=0.0), rain=RainPrior(probability=0.0))
+    here, there = degraded_on("cuda", dry), degraded_on("cpu", dry)
     assert here.degraded.is_cuda
-    for kind in ("fog", "shake", "rain"):
+    for kind in ("fog", "shake"):
         assert any(truth[kind] is not None for truth in there.truth), kind
     assert (here.degraded.cpu() - there.degraded).abs().mean() < 1e-3
-    for ours, theirs in zip(here.truth, there.truth, strict=True):
+    assert_alike(here.truth, there.truth, abs=0.2)
+
+
+def test_rain_and_noise_are_as_heavy_as_on_a_cpu():
+    here, there = degraded_on("cuda", Degrader()), degraded_on("cpu", Degrader())
+    for kind in ("rain", "noise"):
+        assert any(truth[kind] is not None for truth in there.truth), kind
+    assert_alike(here.truth, there.truth, abs=2)
+
+
+def assert_alike(ours, theirs, abs):
+    """abs: how far apart severities may be."""
+    for one, other in zip(ours, theirs, strict=True):
         for kind in ("fog", "shake", "rain", "noise"):
-            assert (ours[kind] is None) == (theirs[kind] is None)
-            assert ours[kind] is None or ours[kind].severity == pytest.approx(theirs[kind].severity, abs=0.2)
+            assert (one[kind] is None) == (other[kind] is None)
+            assert one[kind] is None or one[kind].severity == pytest.approx(other[kind].severity, abs=abs)
 
 
 def test_tones_are_those_of_a_cpu():

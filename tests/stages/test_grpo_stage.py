@@ -37,6 +37,8 @@ def adapted():
 def test_every_aim_trains_and_what_it_learned_from_is_logged(tmp_path, aim, loss):
     stage = opinionated(tiny_stage("grpo"))
     stage.aim, stage.loss, stage.reward = aim, loss, Reward(cycle_weight=100.0)
+    judged, plain = [], stage.reasoner.severities  # of a step the photos, and then their candidates
+    stage.reasoner.severities = lambda images: judged.append(plain(images)) or judged[-1]
     before = {name: value.clone() for name, value in stage.restorer.state_dict().items()}
     trainer = tiny_trainer(tmp_path, steps=2)
     trainer.fit(stage, tiny_data())
@@ -45,7 +47,7 @@ def test_every_aim_trains_and_what_it_learned_from_is_logged(tmp_path, aim, loss
     assert logged["train/reward"] == pytest.approx(logged["train/reward_severity"] + logged["train/reward_cycle"], rel=1e-4)
     assert logged["train/reward_cycle"] < 0 < logged["train/reward_spread"]
     left = sum(logged[f"train/left_{kind}"] for kind in KINDS)
-    assert logged["train/reward_severity"] == pytest.approx(sum(EXAMINED.severities) - left, rel=1e-3)
+    assert logged["train/reward_severity"] == pytest.approx(judged[-2].sum(dim=1).mean().item() - left, rel=1e-3)
     assert (logged["train/groups_used"], logged["train/groups_skipped"]) == (1, 0)
     assert {"train/energy", "train/haze", "train/sharpness", "train/noise"} <= logged.keys()
 
@@ -65,6 +67,12 @@ def test_sampled_a_photo_without_a_diagnosis_is_skipped(tmp_path):
     stage.sampled, stage.group = True, 4
     unparsed = ParseFailure("", "no text")
     stage.reasoner.examine = lambda images, fields=None, lean=None: [EXAMINED, *[unparsed] * (len(images) - 1)]
+    first, plain = [], stage.reasoner.severities
+
+    def severities(images):  # of the photos that the step begins with, the second has none
+        return plain(images) if first else first.append(1) or plain(images) * torch.tensor([[1.0], [float("nan")]])
+
+    stage.reasoner.severities = severities
     trainer = tiny_trainer(tmp_path, steps=1)
     trainer.fit(stage, tiny_data())
     assert trainer.callback_metrics["train/groups_skipped"] == 1
@@ -139,7 +147,6 @@ def test_the_table_of_photos_has_the_reward_and_the_second_judge(tmp_path):
 
 def test_to_leave_a_photo_as_it_is_is_worth_nothing(tmp_path):
     stage = opinionated(tiny_stage("grpo"))
-    stage.reasoner.severities = lambda images: torch.tensor([EXAMINED.severities] * len(images))
 
     def unchanged(images, given, seeds, group):
         return images.unsqueeze(1).repeat(1, group, 1, 1, 1).requires_grad_()

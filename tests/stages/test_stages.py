@@ -14,7 +14,7 @@ from tiny_stages import opinionated, tiny_data, tiny_restorer, tiny_stage, tiny_
 from rnr.data.batch import DegradedBatch
 from rnr.data.datamodule import Sources, degrade
 from rnr.data.photos import shipped_photos
-from rnr.diagnosis import Diagnosis, Fog, Noise, ParseFailure, Shake
+from rnr.diagnosis import Diagnosis, Fog, Noise, ParseFailure
 from rnr.models.compact import CompactRestorer
 from rnr.models.qwen3vl import Qwen3VLReasoner, SmallReasoner
 from rnr.models.views import Views
@@ -24,7 +24,6 @@ from rnr.stages.checkpoints import CheckpointError
 from rnr.stages.conditioning import Conditioning
 from rnr.stages.evaluation import COST
 from rnr.stages.optimizer import Schedule
-from rnr.stages.restorer_grpo import severities
 
 STAGES = ("reasoner_sft", "restorer_sft", "grpo")
 
@@ -196,12 +195,6 @@ def test_a_group_of_one_is_refused():
     stage = tiny_stage("grpo")
     with pytest.raises(ValueError, match="group must be at least 2, got 1"):
         type(stage)(stage.restorer, stage.reasoner, stage.loss, group=1)
-
-
-def test_answers_that_do_not_parse_have_no_severity():
-    rows = severities([ParseFailure("", "no text"), Diagnosis(shake=Shake(20, 0, 2, 0.2))])
-    assert rows[0].isnan().all()
-    assert rows[1].tolist() == [0, 20, 0, 0]
 
 
 def batch_of(truth: list[Diagnosis]) -> DegradedBatch:

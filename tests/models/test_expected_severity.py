@@ -1,0 +1,89 @@
+"""The severity to be expected: that of all courses an answer may take, without a leap where one overtakes another."""
+
+from functools import partial
+from itertools import product
+
+import torch
+
+from rnr.diagnosis import FIELDS, KINDS, parse
+from rnr.models import expected_severity
+from rnr.models.estimates import Reading, chance, estimates, presence
+from rnr.models.qwen3vl import Qwen3VLReasoner
+from rnr.models.small_reasoner import SmallReasoner
+from rnr.models.views import Views
+
+SMALL = SmallReasoner(vision_depth=1, vision_width=64, patch=8, text_depth=1, text_width=64, vocab_size=400)
+
+
+def at_random(seed=0):
+    """A reasoner of random weights: unsure of everything."""
+    torch.manual_seed(0)
+    reasoner = Qwen3VLReasoner(small=SMALL, views=Views(size=32, tiles=1)).eval()
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in reasoner.model.parameters():
+            parameter.normal_(std=0.3)
+    return reasoner
+
+
+def photos(count):
+    return torch.rand(count, 3, 40, 48, generator=torch.Generator().manual_seed(3))
+
+
+def written(reasoner, image, words):
+    """The reading under the first words of a diagnosis."""
+    (answer,) = reasoner.write(image[None], [partial(reasoner.form.write, FIELDS[:2], given=words)], reasoner.form)
+    return Reading(answer, parse(reasoner._text(answer)))
+
+
+def by_enumeration(reasoner, image):
+    """Each of the sixteen courses with its chance, one word after the other."""
+    total = [0.0] * len(KINDS)
+    for words in product([False, True], repeat=len(KINDS)):
+        reached = 1.0
+        for place, kind in enumerate(KINDS):
+            yes = chance(presence(written(reasoner, image, words[:place]).answer)[kind])
+            reached *= yes if words[place] else 1 - yes
+        reading = written(reasoner, image, words)
+        assert [reading.written[kind] is not None for kind in KINDS] == list(words)
+        for number, severity in estimates(reading, reasoner.form):
+            total[KINDS.index(number.kind)] += reached * severity.mean
+    return total
+
+
+def test_it_is_the_mean_over_all_that_could_have_been_said(monkeypatch):
+    monkeypatch.setattr(expected_severity, "LEAST", 1e-9)
+    reasoner, images = at_random(), photos(2)
+    expected = torch.tensor([by_enumeration(reasoner, image) for image in images])
+    torch.testing.assert_close(reasoner.severities(images), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_photo_does_not_depend_on_the_batch_and_is_read_once(monkeypatch):
+    reasoner, images, read = at_random(), photos(3), []
+    alone = torch.cat([reasoner.severities(image[None]) for image in images])
+    plain = reasoner._prompt
+    monkeypatch.setattr(reasoner, "_prompt", lambda images: read.append(len(images)) or plain(images))
+    torch.testing.assert_close(reasoner.severities(images), alone, rtol=1e-4, atol=1e-3)
+    assert read == [3]
+
+
+def stated(reasoner, image):
+    """As the one diagnosis has it: chance times severity, 1 of what is called absent."""
+    (found,) = reasoner.examine(image[None], FIELDS[:2])
+    return torch.tensor([found.presence[k] * (s or 1.0) for k, s in zip(KINDS, found.diagnosis.severities, strict=True)])
+
+
+def test_it_does_not_leap_where_a_finding_comes_or_goes():
+    """The chance of every yes grows in small steps: by the one diagnosis severities leap, by all of them they move on."""
+    reasoner, (image,) = at_random(), photos(1)
+    more = torch.zeros(len(reasoner.tokenizer))
+    reasoner.model.lm_head.register_forward_hook(lambda layer, given, logits: logits + more)
+    by_one, by_all = [], []
+    for yes in torch.arange(-8, 8, 0.05).tolist():
+        more[reasoner.form.flags[1]] = yes
+        by_one.append(stated(reasoner, image))
+        by_all.append(reasoner.severities(image[None])[0])
+    steps_of_one, steps = (torch.stack(each).diff(dim=0).abs().amax(dim=0) for each in (by_one, by_all))
+    assert by_all[0].max() < 5 and by_all[-1].min() > 20, "from nothing to everything"
+    assert steps_of_one.max() > 20
+    assert steps.max() < 4
