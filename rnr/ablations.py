@@ -1,6 +1,6 @@
 """Table 3: the same two stages trained again with one part of the diagnosis, or of the training, left out.
 
-Each row is an overlay in ``lightning_configs/ablations``; all rows share every other setting, seed and photo. What each
+Each row is an overlay in ``lightning_configs/ablations``, and another file another row; all rows share every other setting, seed and photo. What each
 row means where the paper does not say stands in ``docs/deviations.md``.
 """
 
@@ -11,16 +11,18 @@ from pathlib import Path
 
 from rnr.command_line import at_least_one
 from rnr.records import record, write_whole
-from rnr.row_runs import Run, run_all
+from rnr.row_runs import Run, common_seed, run_all
 from rnr.stage_commands import weights_of
 from rnr.stages import published
-from rnr.stages.comparison import compared
+from rnr.stages.comparison import compared, mismatched
 from rnr.stages.evaluation import markdown, show
 
-ROWS = ("without_reasoner_sft", "without_score", "without_parameters", "without_semantics", "without_rl", "full")
-"""In the paper's order. ``without_rl`` is the full model before stage 3, so it is not trained again."""
+ROWS = ("without_reasoner_sft", "without_score", "without_parameters", "without_semantics", "without_rl")
+"""In the paper's order; others come behind them."""
 
-REFERENCE = "full"
+BEFORE_RL, REFERENCE = "without_rl", "full"
+"""The former is the full model before stage 3, so it is not trained again."""
+
 BUDGET = ("max_steps", "val_check_interval")
 
 
@@ -38,27 +40,42 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--grpo-steps", type=int, default=4, help="steps of stage 3 a row (default 4)")
     parser.add_argument("--jobs", type=at_least_one, default=1, metavar="N", help="rows at a time (default 1)")
     args, options = parser.parse_known_args(argv)
+    try:
+        rows = _rows(args.configs / "ablations")
+    except ValueError as error:
+        parser.error(str(error))
     # The full model comes first: the row before its third stage is tested on the way.
-    rows = sorted((row for row in ROWS if row != "without_rl"), key=lambda row: row != REFERENCE)
-    chains = [_runs(row, args, options) for row in rows]
+    chains = [_runs(row, args, options) for row in sorted(set(rows) - {BEFORE_RL}, key=lambda row: row != REFERENCE)]
     faults = run_all(chains, args.jobs)
-    folders = {row: args.output / row for row in ROWS}
+    folders = {row: args.output / row for row in rows}
     files = {row: [folder / "test.csv"] for row, folder in folders.items() if folder not in faults}
     if REFERENCE not in files:
         print(f"error: there is no table without the row {REFERENCE}: {faults[folders[REFERENCE]]}", file=sys.stderr)
         return 1
-    table, paper = compared(files, REFERENCE), published.rows(published.TABLE_3)
+    for row, why in mismatched(files, REFERENCE).items():
+        faults[folders[row]] = why
+        del files[row]
     budget = f"{args.sft_steps} + {args.grpo_steps} steps"
     title = f"Table 3 at {budget}, measured; differences to the full model with 95 % intervals over photos"
-    paper_title = "Table 3, as the paper prints it; other draws of the degradation, its own models"
-    show(title, table)
-    show(paper_title, paper)
+    tables = {title: compared(files, REFERENCE), published.title(3): published.rows(published.TABLE_3)}
+    for each, table in tables.items():
+        show(each, table)
     missing = "".join(f"- {folder}: no result: {reason}\n" for folder, reason in faults.items())
-    text = f"## {title}\n\n{markdown(table)}\n{missing}\n## {paper_title}\n\n{markdown(paper)}"
-    write_whole(text, args.output / "table3.md")
+    measured, paper = (f"## {each}\n\n{markdown(table)}" for each, table in tables.items())
+    write_whole(f"{measured}\n{missing}\n{paper}", args.output / "table3.md")
     begun_with = [name for chain in chains for name in chain[0].weights]
-    record(["ablations", *argv], {title: table}, None, begun_with).write(args.output / "table3.json")
+    seed = common_seed([run for chain in chains for run in chain if run.folder in {folders[row] for row in files}])
+    record(["ablations", *argv], tables, seed, begun_with).write(args.output / "table3.json")
     return 1 if faults else 0
+
+
+def _rows(folder: Path) -> list[str]:
+    """In the order of the table: the paper's, those of one's own, the full model."""
+    found = {path.stem for path in folder.glob("*.yaml")} | {BEFORE_RL}
+    if REFERENCE not in found:
+        raise ValueError(f"{folder}: has no {REFERENCE}.yaml to compare with")
+    paper = [row for row in ROWS if row in found]
+    return [*paper, *sorted(found - {*ROWS, REFERENCE}), REFERENCE]
 
 
 def _runs(row: str, args: argparse.Namespace, options: Sequence[str]) -> list[Run]:
@@ -77,5 +94,5 @@ def _runs(row: str, args: argparse.Namespace, options: Sequence[str]) -> list[Ru
         Run("test", folder, stage3, (*options, start(grpo))),
     ]
     if row == REFERENCE:
-        runs.append(Run("test", args.output / "without_rl", stage3, (*options, start(sft))))
+        runs.append(Run("test", args.output / BEFORE_RL, stage3, (*options, start(sft))))
     return runs

@@ -11,27 +11,28 @@ from pathlib import Path
 
 from rnr.command_line import at_least_one
 from rnr.records import record, write_whole
-from rnr.row_runs import Run, run_all
+from rnr.row_runs import Run, common_seed, run_all
 from rnr.stages import published
-from rnr.stages.comparison import compared
+from rnr.stages.comparison import compared, mismatched
 from rnr.stages.evaluation import Rows, markdown, show
 
 FOLDER = Path("runs/baselines")
-"""Where the configurations look for what was trained, and leave what they find."""
-
-TABLE = FOLDER / "table2.md"
+TRAINED = FOLDER / "training"
+"""Where the configurations look for the networks of one task."""
 
 FIRST, REFERENCE = "identity", "rnr"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Entry point of ``rnr baselines``. Exit status 1 if a row that should have run did not."""
+    """Entry point of ``rnr baselines``. Exit status 1 if a row failed; of rows that nobody named, one that lacks its weights or
+    its code does not count as such."""
     parser = argparse.ArgumentParser(
         prog="rnr baselines",
         allow_abbrev=False,
-        description="Test the rows of Table 2 into runs/baselines; rows that are done are not run again. Options that are "
-        "not listed go to every run, such as --data.sources.train=[DIR] --data.sources.test=[DIR] --data.eval_draws=3.",
+        description="Test the rows of Table 2; rows that are done are not run again. Options that are not listed go to every "
+        "run, such as --data.sources.train=[DIR] --data.sources.test=[DIR] --data.eval_draws=3.",
     )
+    parser.add_argument("-o", "--output", type=Path, default=FOLDER, help=f"folder ({FOLDER})")
     parser.add_argument("--configs", type=Path, default=Path("lightning_configs"), help="folder (lightning_configs)")
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="files in baselines/ without .yaml (default: all)")
     parser.add_argument(
@@ -49,18 +50,21 @@ def main(argv: Sequence[str]) -> int:
     except ValueError as error:
         parser.error(str(error))
     training = _training(args.configs, rows, [*options, f"--trainer.max_steps={args.steps}"]) if args.steps else []
-    tests = [Run("test", FOLDER / name, (path,), tuple(options)) for name, path in rows.items()]
+    tests = [Run("test", args.output / name, (path,), tuple(options)) for name, path in rows.items()]
+    absent = {run.folder.name for run in tests if run.lacking() is not None}
     faults = run_all([[run] for run in training], args.jobs) | run_all([[run] for run in tests], args.jobs)
     faults = {folder.name: why for folder, why in faults.items()}
     files = {run.folder.name: [run.folder / "test.csv"] for run in tests if run.folder.name not in faults}
     if REFERENCE not in files:
         print(f"error: there is no table without the row {REFERENCE}: {faults[REFERENCE]}", file=sys.stderr)
         return 1
-    weights = [name for run in tests if run.folder.name in files for name in run.weights]
-    own = any(name.startswith((FOLDER / "training").as_posix()) for name in weights)
-    title, rows = _report(files, faults, own)
-    record(["baselines", *argv], {title: rows}, None, weights).write(TABLE.with_suffix(".json"))
-    return 1 if args.rows and faults else 0
+    faults |= mismatched(files, REFERENCE)
+    shown = [run for run in tests if run.folder.name not in faults]
+    weights = [name for run in shown for name in run.weights]
+    own = any(name.startswith(TRAINED.as_posix()) for name in weights)
+    tables = _report({run.folder.name: files[run.folder.name] for run in shown}, faults, own, args.output / "table2.md")
+    record(["baselines", *argv], tables, common_seed(shown), weights).write(args.output / "table2.json")
+    return 1 if faults.keys() - (set() if args.rows else absent) else 0
 
 
 def _rows(folder: Path, names: Sequence[str] | None) -> dict[str, Path]:
@@ -78,7 +82,7 @@ def _training(configs: Path, rows: dict[str, Path], options: Sequence[str]) -> l
     """What has to be trained for ``rows``: the overlays whose weights one of them names."""
     said = "\n".join(path.read_text(encoding="utf-8") for path in rows.values())
     overlays = sorted((configs / "baselines" / "training").glob("*.yaml"))
-    folders = {overlay: FOLDER / "training" / overlay.stem for overlay in overlays}
+    folders = {overlay: TRAINED / overlay.stem for overlay in overlays}
     return [
         Run("fit", folder, (configs / "restorer_sft.yaml", overlay), tuple(options))
         for overlay, folder in folders.items()
@@ -86,17 +90,18 @@ def _training(configs: Path, rows: dict[str, Path], options: Sequence[str]) -> l
     ]
 
 
-def _report(files: dict[str, list[Path]], faults: dict[str, str], own: bool) -> tuple[str, Rows]:
-    """Prints and writes the tables; returns the title and the rows of what was measured. own: networks of one task are those
+def _report(files: dict[str, list[Path]], faults: dict[str, str], own: bool, path: Path) -> dict[str, Rows]:
+    """Prints the tables, what was measured and what the paper has, and writes them. own: networks of one task are those
     trained here."""
-    rows = compared(files, REFERENCE)
-    title = f"Table 2, measured; differences to {REFERENCE} with 95 % intervals over photos"
-    trained = f"\nNetworks of one task are those in {FOLDER}/training, not those that ship.\n" if own else ""
+    tables = {
+        f"Table 2, measured; differences to {REFERENCE} with 95 % intervals over photos": compared(files, REFERENCE),
+        published.title(2): published.rows(published.TABLE_2),
+    }
+    (title, measured), (paper_title, paper) = tables.items()
+    for each, rows in tables.items():
+        show(each, rows)
+    trained = f"\nNetworks of one task are those in {TRAINED}, not those that ship.\n" if own else ""
     missing = "".join(f"- {name}: no result: {reason}\n" for name, reason in faults.items())
-    paper = published.rows(published.TABLE_2)
-    paper_title = "Table 2, as the paper prints it; other draws of the degradation, its own models"
-    show(title, rows)
-    show(paper_title, paper)
-    write_whole(f"## {title}\n\n{markdown(rows)}{trained}\n{missing}\n## {paper_title}\n\n{markdown(paper)}", TABLE)
-    print(TABLE)
-    return title, rows
+    write_whole(f"## {title}\n\n{markdown(measured)}{trained}\n{missing}\n## {paper_title}\n\n{markdown(paper)}", path)
+    print(path)
+    return tables

@@ -27,7 +27,7 @@ from pathlib import Path
 from rnr import records
 from rnr.command_line import at_least_one
 from rnr.records import Record, write_whole
-from rnr.row_runs import launched, share_of_cores
+from rnr.row_runs import ending_together, launched, share_of_cores
 from rnr.stages.evaluation import markdown
 
 BLOCK = re.compile(r"^```bash(?P<titles>[^\n]*)\n(?P<lines>.*?)^```\n", re.MULTILINE | re.DOTALL)
@@ -39,12 +39,11 @@ LABEL = re.compile(r"\$(\w+)")
 @dataclass(frozen=True)
 class Place:
     """Where a command is to write, by which options, what its record is called there, and which pictures go with the
-    document. folder: where it always writes, if it has no such options."""
+    document."""
 
     options: tuple[str, ...]
     record: str
     pictures: tuple[str, ...] = ()
-    folder: Path | None = None
 
 
 PLACES = {
@@ -56,7 +55,7 @@ PLACES = {
     "real": Place(("-o", "{}"), "real.json"),
     "grpo-compare": Place(("-o", "{}"), "compare.json"),
     "ablations": Place(("-o", "{}"), "table3.json"),
-    "baselines": Place((), "table2.json", folder=Path("runs/baselines")),
+    "baselines": Place(("-o", "{}"), "table2.json"),
 }
 
 
@@ -76,7 +75,7 @@ class Command:
         if words[1] not in PLACES:
             raise ValueError(f"{line!r}: only {', '.join(PLACES)} leave tables")
         place = PLACES[words[1]]
-        folder = place.folder or runs / _name(re.sub(r"\W+", "-", line.removeprefix("rnr ")).strip("-"))
+        folder = runs / _name(re.sub(r"\W+", "-", line.removeprefix("rnr ")).strip("-"))
         return cls(line, (*words, *(option.format(folder) for option in place.options)), folder, place)
 
     def record(self) -> Record | None:
@@ -189,8 +188,12 @@ def _run_all(commands: Sequence[Command], jobs: int) -> bool:
             _tell(f"took {time.monotonic() - start:.0f} s: {command.line}")
         return fault is None
 
-    with ThreadPoolExecutor(jobs) as pool:
-        return all(list(pool.map(run, commands)))
+    with ThreadPoolExecutor(jobs) as pool, ending_together():
+        try:
+            return all(list(pool.map(run, commands)))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _name(text: str) -> str:

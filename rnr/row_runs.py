@@ -9,13 +9,16 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,14 +29,17 @@ from huggingface_hub import try_to_load_from_cache
 
 from rnr.command_line import progress
 from rnr.models.weights import locate
-from rnr.records import named_weights, values, write_whole
+from rnr.records import Record, named_weights, values, write_whole
+from rnr.signals import sigterm_raises
 from rnr.stage_commands import weights_of
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 RNR = [sys.executable, "-c", "from rnr.cli import main; main()"]
 STAMP = "done.json"
 LAUNCHED: set[subprocess.Popen] = set()
-"""What is running."""
+"""What is running, each the head of a group of its own: with it ends whatever it has begun."""
+PATIENCE = 20.0
+"""Seconds that a run may take to end when it is asked to."""
 INDICES = ("model_index.json", "config.json")
 
 
@@ -79,14 +85,27 @@ class Run:
         return None
 
     def _named(self, key: str) -> list[str | list[str]]:
-        """All that configurations and options name as ``key``."""
-        found = [value for path in self.configs for value in values(yaml.safe_load(path.read_text("utf-8")), key)]
-        return found + [word.split("=", 1)[1] for word in self.options if word.split("=")[0].endswith(f".{key}")]
+        """All that configurations and options name as ``key``. One that is no YAML names nothing: its run says so."""
+        found: list[str | list[str]] = []
+        for path in self.configs:
+            with suppress(yaml.YAMLError):
+                found += values(yaml.safe_load(path.read_text("utf-8")), key)
+        for word, following in pairwise([*self.options, ""]):
+            name, equals, value = word.partition("=")
+            if name.endswith(f".{key}"):
+                found.append(value if equals else following)
+        return found
 
     @property
     def weights(self) -> list[str]:
         """The names of what is tested."""
         return named_weights([{"checkpoint": value} for value in self._named("checkpoint")])
+
+    @property
+    def seed(self) -> int | None:
+        """That of the degradations in a test that is through, as its record has it."""
+        path = self.folder / "test.json"
+        return Record.read(path).seed if path.is_file() else None
 
     def lacking(self) -> str | None:
         """What is named but not there: to find out here is seconds faster than in a process of its own."""
@@ -120,6 +139,7 @@ def launched(arguments: Sequence[str], log: Path, env: Mapping[str, str] = NOTHI
             stdout=file,
             stderr=subprocess.STDOUT,
             env={"HF_HUB_OFFLINE": "1", **os.environ, **env},
+            start_new_session=True,
         )
         LAUNCHED.add(process)
         try:
@@ -129,13 +149,36 @@ def launched(arguments: Sequence[str], log: Path, env: Mapping[str, str] = NOTHI
     return _reason(log) if status else None
 
 
+@contextmanager
+def ending_together() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and an error of our own within end what was :func:`launched`, with all that it has begun."""
+    with sigterm_raises():
+        try:
+            yield
+        except BaseException:
+            running = list(LAUNCHED)
+            for process in running:
+                _end(process, signal.SIGTERM)
+            until = time.monotonic() + PATIENCE
+            for process in running:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, until - time.monotonic()))
+                _end(process, signal.SIGKILL)
+            raise
+
+
+def _end(process: subprocess.Popen, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
 def run_all(chains: Sequence[Sequence[Run]], jobs: int = 1) -> dict[Path, str]:
     """Runs what is not done yet, and says so: ``jobs`` chains side by side, which share the cores out, and each run after
-    those before it in its chain. Returns why each that failed did, by its folder. Ctrl-C, or an error of our own, ends the
-    runs that are under way and begins no other."""
+    those before it in its chain. Returns why each that failed did, by its folder. Ctrl-C, SIGTERM, or an error of our own,
+    ends the runs that are under way and begins no other."""
     faults: dict[Path, str] = {}
     env, over = share_of_cores(min(jobs, len(chains))), threading.Event()
-    with progress("runs") as bar, ThreadPoolExecutor(jobs) as pool:
+    with progress("runs") as bar, ThreadPoolExecutor(jobs) as pool, ending_together():
         task = bar.add_task("", total=sum(map(len, chains)))
 
         def tell(run: Run, what: str) -> None:
@@ -159,10 +202,14 @@ def run_all(chains: Sequence[Sequence[Run]], jobs: int = 1) -> dict[Path, str]:
                 chain.result()
         except BaseException:
             over.set()
-            for process in list(LAUNCHED):
-                process.terminate()
             raise
     return {run.folder: faults[run.folder] for chain in chains for run in chain if run.folder in faults}
+
+
+def common_seed(runs: Sequence[Run]) -> int | None:
+    """That of the degradations in all of these tests; None if they differ or do not say."""
+    seeds = {run.seed for run in runs}
+    return seeds.pop() if len(seeds) == 1 else None
 
 
 def share_of_cores(jobs: int) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Table 3 by one command: what each row is trained from and tested on."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -44,8 +45,8 @@ def test_rows(said, capsys):
     assert rows[2:] == ["without_reasoner_sft", "without_parameters", "without_semantics", "without_rl", "full"]
     assert measured.startswith("Table 3 at 5 + 4 steps") and "| without_rl | 19.50 | -0.50 [-0.50, -0.50] |" in measured
     assert "- runs/ablations/without_score: no result: no weights in runs/ablations/without_score/grpo/weights" in measured
-    (table,) = Record.read(Path("runs/ablations/table3.json")).tables.values()
-    assert markdown(table) in measured
+    table, paper = Record.read(Path("runs/ablations/table3.json")).tables.values()
+    assert markdown(table) in measured and markdown(paper) in printed
     assert "as the paper prints it" in printed and "| w/o RL | 18.9478 |" in printed
 
     commands = said.read_text().splitlines()
@@ -59,3 +60,17 @@ def test_rows(said, capsys):
 
     assert ablations.main(options) == 1
     assert said.read_text().splitlines()[len(commands) :] == [line for line in commands if "without_score" in line]
+
+
+def test_another_overlay_is_another_row(said, tmp_path, capsys):
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    (tmp_path / "configs" / "ablations" / "without_score.yaml").unlink()
+    (tmp_path / "configs" / "ablations" / "mine.yaml").write_text("model: {init_args: {conditioning: {jitter: 0.5}}}")
+    assert ablations.main(["--configs", str(tmp_path / "configs")]) == 0
+    table, _ = Record.read(Path("runs/ablations/table3.json")).tables.values()
+    paper = ["without_reasoner_sft", "without_parameters", "without_semantics", "without_rl"]
+    assert [row[""] for row in table] == [*paper, "mine", "full"]
+    (tmp_path / "configs" / "ablations" / "full.yaml").unlink()
+    with pytest.raises(SystemExit):
+        ablations.main(["--configs", str(tmp_path / "configs")])
+    assert "has no full.yaml to compare with" in capsys.readouterr().err

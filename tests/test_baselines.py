@@ -16,13 +16,16 @@ CONFIGS = Path(__file__).parent.parent / "lightning_configs"
 # In the place of rnr: an input of 10 dB, restored to 20 by rnr and to 15 by the others; `broken` cannot.
 FAKE = """
 import pathlib, sys
+from rnr.records import record
 folder = pathlib.Path([a for a in sys.argv if a.startswith("--trainer.default_root_dir=")][0].split("=")[1])
 if folder.name == "broken":
     sys.exit("error: no luck")
 psnr = {"rnr": 20, "identity": 10}.get(folder.name, 15)
+before = 30 if folder.name == "otherwise" else 10
 if sys.argv[1] == "test":
     (folder / "test.csv").write_text("photo,input_psnr,input_ssim,psnr,ssim\\n" + "".join(
-        f"{name},10,0.1,{psnr},0.5\\n" for name in "abc"))
+        f"{name},{before},0.1,{psnr},0.5\\n" for name in "abc"))
+    record(sys.argv[1:], {}, 7, []).write(folder / "test.json")
 else:
     (folder / "weights").mkdir()
     (folder / "weights" / "config.json").write_text("{}")
@@ -59,14 +62,19 @@ def table():
 
 @pytest.mark.parametrize("jobs", ["1", "3"])
 def test_all_rows_run_that_can_and_the_others_are_told(configs, fake, capsys, jobs):
+    assert baselines.main(["--configs", str(configs), "--jobs", jobs]) == 0, "what is not at hand is no failure"
     (configs / "baselines" / "broken.yaml").write_text("model: {}")
-    assert baselines.main(["--configs", str(configs), "--jobs", jobs]) == 0
+    (configs / "baselines" / "otherwise.yaml").write_text("data: {eval_degrader: light}")
+    assert baselines.main(["--configs", str(configs), "--jobs", jobs]) == 1
     _, measured, printed = table()
     rows = [line.split(" | ")[0].strip("| ") for line in measured.splitlines() if line.startswith("| ")]
     assert rows[2:] == ["identity", "classic", "classic_blind", "three_d", "three_d_blind", "rnr"]
     assert "| classic | 15.00 | -5.00 [-5.00, -5.00] | 0.5000 | +0.0000 [+0.0000, +0.0000] |" in measured
-    (title, told), *_ = Record.read(Path("runs/baselines/table2.json")).tables.items()
-    assert markdown(told) in measured and title in measured
+    record = Record.read(Path("runs/baselines/table2.json"))
+    (title, told), (paper_title, paper) = record.tables.items()
+    assert markdown(told) in measured and title in measured and markdown(paper) in printed and paper_title in printed
+    assert record.seed == 7
+    assert "- otherwise: no result: runs/baselines/otherwise/test.csv: a is degraded otherwise" in measured
     assert "- broken: no result: no luck" in measured
     assert "- foundir: no result: checkouts/FoundIR: no such folder" in measured
     assert "- stable_diffusion3: no result: no weights in runs/baselines/scale/stable_diffusion3/weights" in measured
@@ -86,6 +94,14 @@ def test_only_what_the_chosen_rows_need_is_trained_and_nothing_twice(configs, fa
 
 def test_a_row_that_was_asked_for_and_failed_is_a_failure(configs, fake, capsys):
     assert baselines.main(["--configs", str(configs), "--rows", "foundir"]) == 1
+
+
+def test_tables_side_by_side_have_folders_of_their_own(configs, fake, capsys):
+    for folder in ("light", "heavy"):
+        assert baselines.main(["--configs", str(configs), "--rows", "classic", "-o", f"runs/{folder}"]) == 0
+        assert Record.read(Path(f"runs/{folder}/table2.json")).command[-1] == f"runs/{folder}"
+        assert Path(f"runs/{folder}/classic/test.csv").is_file()
+    assert not Path("runs/baselines").exists()
 
 
 def test_a_row_that_is_not_there(configs, fake, capsys):

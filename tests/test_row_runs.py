@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -127,6 +128,52 @@ def test_ctrl_c_ends_what_runs_and_begins_nothing_else(run, tmp_path):
         assert [name for name in "abc" if logs[name].exists()] == list(begun)
         for name in begun:
             logs[name].unlink()
+
+
+EXTERNAL = """
+import pathlib, sys
+from rnr.models.baselines.external import External
+from rnr.row_runs import RNR
+import torch
+child = "import os, pathlib, time; pathlib.Path('child').write_text(str(os.getpid())); time.sleep(600)"
+inner = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[3]])"
+command = [sys.executable, "-c", inner, "{input}", "{output}", child]
+External(command, pathlib.Path("kept")).restore(torch.zeros(1, 3, 8, 8), [None], [0])
+"""
+
+
+def test_sigterm_ends_what_runs_down_to_the_children_of_a_foreign_command(run, tmp_path):
+    (tmp_path / "fake.py").write_text(EXTERNAL)
+    script = (
+        "import pathlib, sys\n"
+        "from rnr import row_runs\n"
+        f"row_runs.RNR = [sys.executable, {str(tmp_path / 'fake.py')!r}]\n"
+        f"row_runs.run_all([[row_runs.Run('test', pathlib.Path({str(tmp_path)!r}) / 'a', ())]])\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    child, until = tmp_path / "child", time.monotonic() + 60
+    while not (child.exists() and child.read_text()):
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    while Path(f"/proc/{child.read_text()}").exists():
+        assert time.monotonic() < until, "the command's child goes on"
+        time.sleep(0.05)
+
+
+def test_options_may_have_their_value_behind_a_space(run):
+    spaced = dataclasses.replace(run, options=("--model.checkpoint", "runs/nowhere", "--data.x=1"))
+    assert spaced.lacking().startswith("no weights in runs/nowhere")
+    assert dataclasses.replace(run, options=("--model.checkpoint",)).lacking() is not None
+
+
+def test_a_configuration_that_is_no_yaml_fails_its_own_run(run):
+    run.once()
+    run.configs[0].write_text("model: [")
+    (run.folder.parent / "fail").touch()
+    assert not run.done() and run_all([[run]]) == {run.folder: "the disk is full"}
 
 
 def test_a_failure_is_told_with_the_lines_that_belong_to_it(run):

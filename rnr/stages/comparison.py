@@ -4,12 +4,16 @@ import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from rnr.metrics.intervals import paired_interval
 from rnr.stages.evaluation import Rows
 
 FIGURES = (("psnr", "PSNR (dB)", 2), ("ssim", "SSIM", 4), ("lpips", "LPIPS", 4), ("reward", "reward", 1))
 """Columns of a ``test.csv``; one that a run lacks is left out of the table."""
+
+COSTS = (("seconds", "s a photo", 2, fmean), ("peak_mib", "MiB at the peak", 0, max))
+"""Columns of a ``test.csv`` that say what a photo cost, and what counts of them."""
 
 SAME_INPUT = 0.02
 """dB between the inputs of two runs up to which they pass for the same: devices round differently, draws differ by more."""
@@ -32,16 +36,29 @@ def read(files: Sequence[Path]) -> Photos:
     return {name: {key: _mean(row[key] for row in rows) for key in rows[0]} for name, rows in draws.items()}
 
 
+def mismatched(files: Mapping[str, Sequence[Path]], reference: str) -> dict[str, str]:
+    """The runs that cannot stand in one table with ``reference``, and why: other photos, or other degradations. ``ValueError``
+    if ``reference`` has no figures itself."""
+    standard, faults = read(files[reference]), {}
+    for name, paths in files.items():
+        try:
+            _check_same(paths[0], read(paths), standard)
+        except ValueError as error:
+            faults[name] = str(error)
+    return faults
+
+
 def compared(files: Mapping[str, Sequence[Path]], reference: str) -> Rows:
     """A row a run: means over photos, and the paired differences to ``reference`` with 95 % intervals. Of runs with
-    several seeds, a file each, also the range of their PSNR; of all that say it, seconds a photo, which are no paired figure.
+    several seeds, a file each, also the range of their PSNR; of all that say it, what a photo costs, which is no paired figure:
+    seconds, and memory at the peak.
 
     ``ValueError`` names the run whose photos or degradations are not those of ``reference``.
     """
     runs = {name: read(paths) for name, paths in files.items()}
     standard = runs[reference]
     shared = [each for each in FIGURES if all(each[0] in figures for photos in runs.values() for figures in photos.values())]
-    timed = all("seconds" in figures for photos in runs.values() for figures in photos.values())
+    costs = [each for each in COSTS if all(each[0] in figures for photos in runs.values() for figures in photos.values())]
     rows: Rows = []
     for name, photos in runs.items():
         _check_same(files[name][0], photos, standard)
@@ -52,9 +69,9 @@ def compared(files: Mapping[str, Sequence[Path]], reference: str) -> Rows:
             gap = paired_interval([photos[photo][key] - standard[photo][key] for photo in known])
             told = f"{gap.mean:+.{places}f} [{gap.low:+.{places}f}, {gap.high:+.{places}f}]"
             row[f"{title} to {reference}"] = told if known and name != reference else ""
-        if timed:
-            seconds = _mean(figures["seconds"] for figures in photos.values())
-            row["s a photo"] = "-" if math.isnan(seconds) else f"{seconds:.2f}"
+        for key, title, places, summed in costs:
+            cost = summed(known) if (known := _known(figures[key] for figures in photos.values())) else math.nan
+            row[title] = "-" if math.isnan(cost) else f"{cost:.{places}f}"
         if max(map(len, files.values())) > 1:
             seeds = [_mean_psnr(read([path])) for path in files[name]]
             row["PSNR by seed"] = f"{min(seeds):.2f} to {max(seeds):.2f}"
@@ -68,8 +85,12 @@ def _mean_psnr(photos: Photos) -> float:
 
 def _mean(values: Iterable[float]) -> float:
     """Of those that are known; NaN without any."""
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
+    known = _known(values)
+    return fmean(known) if known else math.nan
+
+
+def _known(values: Iterable[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
 
 
 def _check_same(path: Path, photos: Photos, standard: Photos) -> None:

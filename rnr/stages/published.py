@@ -27,6 +27,11 @@ TABLE_3 = (
 )
 
 
+def title(number: int) -> str:
+    """Of the paper's table of that number."""
+    return f"Table {number}, as the paper prints it; other draws of the degradation, its own models"
+
+
 def rows(table: tuple[tuple[str, ...], ...]) -> Rows:
     """``table`` for :func:`rnr.stages.evaluation.show` and ``markdown``."""
     return [dict(zip(COLUMNS, row, strict=True)) for row in table]

@@ -24,6 +24,7 @@ from rnr.data.photos import SUFFIXES, PhotoError, open_photo, save_photo
 from rnr.diagnosis import Diagnosis
 from rnr.models.interfaces import Restorer
 from rnr.models.padding import padded
+from rnr.signals import sigterm_raises
 
 LAST_LINES = 10
 SHOWN = 5
@@ -111,7 +112,8 @@ class External(Restorer):
             except OSError as error:
                 raise CommandError(f"{command[0]!r} cannot be started: {error}") from error
             try:
-                status = process.wait(self.timeout)
+                with sigterm_raises():
+                    status = process.wait(self.timeout)
             except subprocess.TimeoutExpired:
                 raise CommandError(
                     f"{command[0]!r} did not end within {self.timeout:g} seconds{_last_words(log)}"
