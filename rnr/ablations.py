@@ -1,7 +1,7 @@
 """Table 3: the same two stages trained again with one part of the diagnosis, or of the training, left out.
 
-Each row is an overlay in ``lightning_configs/ablations``, and another file another row; all rows share every other setting, seed and photo. What each
-row means where the paper does not say stands in ``docs/deviations.md``.
+Each row is an overlay in ``lightning_configs/ablations``, and another file another row; all rows share every other setting,
+seed and photo. What each row means where the paper does not say stands in ``docs/deviations.md``.
 """
 
 import argparse

@@ -24,8 +24,8 @@ FIRST, REFERENCE = "identity", "rnr"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Entry point of ``rnr baselines``. Exit status 1 if a row failed; of rows that nobody named, one that lacks its weights or
-    its code does not count as such."""
+    """Entry point of ``rnr baselines``. Exit status 1 if a row failed; where no rows are named, one that lacks its weights or
+    its code has not."""
     parser = argparse.ArgumentParser(
         prog="rnr baselines",
         allow_abbrev=False,

@@ -37,8 +37,8 @@ def read(files: Sequence[Path]) -> Photos:
 
 
 def mismatched(files: Mapping[str, Sequence[Path]], reference: str) -> dict[str, str]:
-    """The runs that cannot stand in one table with ``reference``, and why: other photos, or other degradations. ``ValueError``
-    if ``reference`` has no figures itself."""
+    """The runs that cannot stand in one table with ``reference``, and why: other photos, or other degradations.
+    ``ValueError`` if ``reference`` has no figures itself."""
     standard, faults = read(files[reference]), {}
     for name, paths in files.items():
         try:
@@ -50,8 +50,8 @@ def mismatched(files: Mapping[str, Sequence[Path]], reference: str) -> dict[str,
 
 def compared(files: Mapping[str, Sequence[Path]], reference: str) -> Rows:
     """A row a run: means over photos, and the paired differences to ``reference`` with 95 % intervals. Of runs with
-    several seeds, a file each, also the range of their PSNR; of all that say it, what a photo costs, which is no paired figure:
-    seconds, and memory at the peak.
+    several seeds, a file each, also the range of their PSNR; of all that say it, what a photo costs, which is no paired
+    figure: seconds, and memory at the peak.
 
     ``ValueError`` names the run whose photos or degradations are not those of ``reference``.
     """
