@@ -1,14 +1,17 @@
 """``rnr fit | validate | test | predict``: LightningCLI over the three stages and the one DataModule."""
 
 import json
+import re
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -110,6 +113,9 @@ def run(args: Sequence[str]) -> Stage:
             sys.exit(2)
         defaults = [f"--model={json.dumps(SHIPPED)}", "--trainer.default_root_dir=runs/shipped", "--trainer.devices=1"]
         options = [*defaults, "--trainer.use_distributed_sampler=false", *options]
+    if (fault := _no_yaml(options)) is not None:
+        print(f"error: {fault}", file=sys.stderr)
+        sys.exit(2)
     sys.argv[1:] = [command, *options]  # LightningCLI warns of arguments that are given in another way
     try:
         cli = StageCLI()
@@ -117,13 +123,49 @@ def run(args: Sequence[str]) -> Stage:
             cli.record(args)
         return cli.model
     except ArgumentError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_located(str(error))}", file=sys.stderr)
         sys.exit(2)
     except (ConfigError, MisconfigurationException, PhotoError, FloatingPointError, OSError) as error:
         message = str(error)
         if "Original Traceback" in message:  # of a loader's process, which ends in what it was about
             message = message.splitlines()[-1].partition(": ")[2]
         sys.exit(f"error: {message}")
+
+
+def _no_yaml(options: Sequence[str]) -> str | None:
+    """What is wrong with the first configuration that is none; the parser's own words would not name the file."""
+    for word, following in pairwise([*options, ""]):
+        name, equals, value = word.partition("=")
+        path = Path(value if equals else following)
+        if name in ("-c", "--config") and path.is_file():
+            try:
+                with path.open(encoding="utf-8") as file:
+                    yaml.safe_load(file)
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                return f"{path}: is no YAML: {' '.join(str(error).split())}"
+    return None
+
+
+KEY = re.compile(r"Parser key \"(.+)\":(.*)")
+CLASS = re.compile(r"Problem with given class_path '(.+)':(.*)")
+
+
+def _located(message: str) -> str:
+    """What jsonargparse says of a value deep within, in a line: the key's whole name, the class, and what is wrong there.
+    What has another form stays as it is."""
+    keys, classes, reasons = [], [], []
+    for line in message.splitlines():
+        line = line.strip().removeprefix("- ")
+        for pattern, found in ((KEY, keys), (CLASS, classes)):
+            if match := pattern.fullmatch(line):
+                found.append(match[1])
+                line = match[2].strip()
+        known = line.startswith(("Does not validate", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>", "Given value"))
+        if line and not known:
+            reasons.append(line)
+    if not keys or not reasons:
+        return message
+    return f"{'.'.join(keys)}{f' ({classes[-1]})' if classes else ''}: {' '.join(reasons)}"
 
 
 def _reason(message: str) -> str:

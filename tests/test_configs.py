@@ -81,6 +81,26 @@ def test_an_unknown_key_in_a_file_is_named(tmp_path, capsys, monkeypatch):
     assert "fogg" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("restorer: {class_path: CompactRestorer, init_args: {tyle: 3}}", "CompactRestorer): Option 'tyle' is not accepted"),
+        ("restorer: {class_path: CompactRestorr}", "model.restorer (rnr.models.compact.CompactRestorr): module"),
+        ("restorers: null", "error: model (rnr.stages.RestorerSFT): Option 'restorers' is not accepted"),
+        ("restorer: [", "mine.yaml: is no YAML: while parsing a flow node"),
+    ],
+)
+def test_a_mistake_deep_in_a_file_is_one_line_that_names_its_place(text, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["rnr"])
+    text = text.replace("class_path: ", "class_path: rnr.models.compact.")
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"model:\n  class_path: rnr.stages.RestorerSFT\n  init_args:\n    reasoner: null\n    {text}\n")
+    with pytest.raises(SystemExit) as stop:
+        run(["test", f"--config={path}"])
+    (error,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and error.startswith("error: ") and said in error and len(error) < 250
+
+
 def test_weights_of_another_stage_are_refused(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["rnr"])
     wrong = "--model.init_args.restorer.init_args.checkpoint=shipped/reasoner"
