@@ -141,6 +141,9 @@ def _no_yaml(options: Sequence[str]) -> str | None:
             try:
                 with path.open(encoding="utf-8") as file:
                     yaml.safe_load(file)
+            except yaml.MarkedYAMLError as error:
+                line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+                return f"{path}: is no YAML{line}: {error.problem}"
             except (yaml.YAMLError, UnicodeDecodeError) as error:
                 return f"{path}: is no YAML: {' '.join(str(error).split())}"
     return None

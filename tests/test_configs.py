@@ -87,7 +87,7 @@ def test_an_unknown_key_in_a_file_is_named(tmp_path, capsys, monkeypatch):
         ("restorer: {class_path: CompactRestorer, init_args: {tyle: 3}}", "CompactRestorer): Option 'tyle' is not accepted"),
         ("restorer: {class_path: CompactRestorr}", "model.restorer (rnr.models.compact.CompactRestorr): module"),
         ("restorers: null", "error: model (rnr.stages.RestorerSFT): Option 'restorers' is not accepted"),
-        ("restorer: [", "mine.yaml: is no YAML: while parsing a flow node"),
+        ("restorer: [", "mine.yaml: is no YAML, line 6: "),
     ],
 )
 def test_a_mistake_deep_in_a_file_is_one_line_that_names_its_place(text, said, tmp_path, capsys, monkeypatch):

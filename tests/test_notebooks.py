@@ -33,7 +33,6 @@ def test_what_a_notebook_keeps_of_its_run_is_pictures_and_words(path):
 @pytest.mark.slow
 @EACH
 def test_notebook_runs_and_draws(path, monkeypatch):
-    monkeypatch.delenv("RNR_PHOTOS", raising=False)
     monkeypatch.delenv("MPLBACKEND", raising=False)  # a kernel inherits it, and would draw nothing under Agg
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(path.parent)}}).execute()
