@@ -13,8 +13,9 @@ from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 from yaml import YAMLError
 
+from rnr.ablations import BEFORE_RL
 from rnr.ablations import REFERENCE as FULL
-from rnr.ablations import ROWS as TABLE_3_ROWS
+from rnr.ablations import ROWS as PARTS
 from rnr.baselines import FIRST as INPUT
 from rnr.baselines import REFERENCE
 from rnr.models.weights import locate
@@ -92,16 +93,16 @@ def of_table_2(configs: Path, told: bool) -> tuple[list[System], list[str]]:
 def of_table_3(configs: Path, runs: Path) -> tuple[list[System], str]:
     """The rows as ``rnr ablations`` trained them in ``runs``, if the full model is there; else the shipped models, from which
     is withheld what each row goes without. Also says which."""
-    labels = dict(zip(TABLE_3_ROWS, (name for name, *_ in published.TABLE_3[1:]), strict=True))
-    trained = {row: weights_of(runs / (f"{FULL}/sft" if row == "without_rl" else f"{row}/grpo")) for row in labels}
+    labels = dict(zip((*PARTS, FULL), (name for name, *_ in published.TABLE_3[1:]), strict=True))
+    trained = {row: weights_of(runs / (f"{FULL}/sft" if row == BEFORE_RL else f"{row}/grpo")) for row in labels}
     trained = {row: weights for row, weights in trained.items() if _there(weights)}
     if FULL in trained:
-        overlays = {row: configs / "ablations" / f"{FULL if row == 'without_rl' else row}.yaml" for row in trained}
+        overlays = {row: configs / "ablations" / f"{FULL if row == BEFORE_RL else row}.yaml" for row in trained}
         base = configs / "grpo.yaml"
         return [System(labels[row], (base, overlays[row]), weights) for row, weights in trained.items()], TRAINED
     base, folder = configs / "baselines" / f"{REFERENCE}.yaml", configs / "ablations"
     # What ships is stage 2, so that the row without the third would be the full one once more.
-    rows = {row: folder / f"{row}.yaml" for row in labels if row != "without_rl"}
+    rows = {row: folder / f"{row}.yaml" for row in labels if row != BEFORE_RL}
     return [System(labels[row], (base, overlay)) for row, overlay in rows.items()], SHIPPED
 
 
