@@ -16,6 +16,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -120,6 +121,16 @@ def write(
     return [Answer(line.tokens, line.decisions) for line in lines]
 
 
+def weighed_again(
+    model: Qwen3VLForConditionalGeneration, question: Question, answers: Sequence[Answer], form: Form
+) -> list[Answer]:
+    """Answers that are written, one a photo, and all that was weighed in them, in one pass: with the gradient that the
+    question has, which none of the passes that wrote them keeps."""
+    lines = [_Written(answer) for answer in answers]
+    _take_in(model, _Sheet(question), lines, form)
+    return [Answer(line.tokens, line.decisions) for line in lines]
+
+
 @dataclass(frozen=True)
 class _Ahead:
     """A choice that is not settled, the token that is guessed for it, or None, and how many of the answer's tokens stand
@@ -192,6 +203,25 @@ class _Line:
         allowed = choice.allowed.tolist()
         first = allowed[-1] if choice.place.key == "presence" else allowed[0]  # yes: so a pass sees all that may come of it
         return guess if guess in allowed else first
+
+
+class _Written(_Line):
+    """An answer that is written, all of it ahead once more, with the rivals that it had."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.tokens, self.fed = answer.tokens, 0
+        # Decisions say where they stand only by what stands before: each has its choice's fixed tokens ahead of it.
+        ends = accumulate(len(decision.choice.feed) + 1 for decision in answer.decisions)
+        places = [end - 1 for end in ends]
+        self.decisions = [dataclasses.replace(decision, rivals={}) for decision in answer.decisions]
+        self.ahead = [_Ahead(d.choice, d.token, at) for d, at in zip(self.decisions, places, strict=True)]
+        before = zip(self.decisions, answer.decisions, places, strict=True)
+        self.rivals = [(again, rival, at) for again, decision, at in before for rival in decision.rivals]
+
+    def settle(self, chosen: Sequence[tuple[int, Tensor]], form: Form | None) -> None:
+        """The same tokens, by what is weighed now."""
+        pairs = zip(self.decisions, chosen, strict=True)
+        self.decisions = [dataclasses.replace(each, log_probabilities=scores) for each, (_, scores) in pairs]
 
 
 class _Sheet:

@@ -33,6 +33,9 @@ from rnr.diagnosis.uncertainty import Intervals, by_themselves
 from rnr.models.decoding import Answer, Decision
 from rnr.models.form import Form, next_characters
 
+Chance = float | Tensor
+"""A number; of log-probabilities that have a gradient a scalar tensor that has it too, and so is all that is made of it."""
+
 
 def _ones() -> dict[str, float]:
     return dict.fromkeys(KINDS, 1.0)
@@ -220,9 +223,10 @@ def intervals(
     return [by_themselves(said, spans) for spans in given]
 
 
-def chance(scores: Tensor, temperature: float = 1.0) -> float:
+def chance(scores: Tensor, temperature: float = 1.0) -> Chance:
     """Of yes, from log-probabilities (2,) of no and yes. On which side of 1/2 it lies is the same at any temperature."""
-    return torch.sigmoid((scores[1] - scores[0]) / temperature).item()
+    yes = torch.sigmoid((scores[1] - scores[0]) / temperature)
+    return yes if scores.requires_grad else yes.item()
 
 
 @cache
@@ -248,8 +252,10 @@ def _towards(value: float, spec: Quantity, prefixes: Sequence[str]) -> int:
     return next(i for i, prefix in enumerate(prefixes) if _ends(spec, prefix)[0] <= value <= _ends(spec, prefix)[1])
 
 
-def _shares(log_probabilities: Tensor, temperature: float) -> list[float]:
+def _shares(log_probabilities: Tensor, temperature: float) -> Sequence[Chance]:
     """Probabilities at that temperature."""
+    if log_probabilities.requires_grad:
+        return (log_probabilities / temperature).softmax(dim=0).unbind()
     powers = [math.exp(score / temperature) for score in log_probabilities.tolist()]
     total = sum(powers)
     return [power / total for power in powers]

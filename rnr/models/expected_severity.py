@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rnr.diagnosis import KINDS
-from rnr.models.estimates import Reading, Temperatures, chance, estimates, presence
+from rnr.models.estimates import Chance, Reading, Temperatures, chance, estimates, presence
 from rnr.models.form import Form
 
 LEAST = 0.025
@@ -32,41 +32,54 @@ class Course:
 
     row: int
     words: tuple[bool, ...] = ()
-    yes: tuple[float, ...] = ()
-    reached: float = 1.0
+    yes: tuple[Chance, ...] = ()
+    reached: Chance = 1.0
 
-    def on(self, yes: float, word: bool) -> "Course":
+    @property
+    def weight(self) -> Chance:
+        return self.reached * min(max(self.reached / LEAST - 1, 0.0), 1.0)
+
+    def on(self, yes: Chance, word: bool) -> "Course":
         """One word further."""
         chance = self.reached * (yes if word else 1 - yes)
         return Course(self.row, (*self.words, word), (*self.yes, yes), chance)
 
 
-def expected_severities(
-    count: int, weigh: Callable[[Sequence[Course]], Sequence[Reading]], form: Form, temperatures: Temperatures
-) -> list[list[float]]:
-    """For each of ``count`` photos those of ``KINDS``, 0 to 100. weigh: the answers of such courses, up to the severities."""
-    sums, weights = [[0.0] * len(KINDS) for _ in range(count)], [0.0] * count
-    unlikely = [[0.0] * len(KINDS) for _ in range(count)]
-    pending = [Course(row) for row in range(count)]
+def likely_courses(
+    count: int, weigh: Callable[[Sequence[Course]], Sequence[Reading]], temperatures: Temperatures
+) -> list[tuple[Course, Reading]]:
+    """All that count of ``count`` photos, with their answers. weigh: the answers of such courses, up to the severities."""
+    found, pending = [], [Course(row) for row in range(count)]
     while pending:
         others: list[Course] = []
         for course, reading in zip(pending, weigh(pending), strict=True):
-            whole, branches = _followed(course, reading, temperatures)
+            whole, branches = followed(course, reading, temperatures)
             others += branches
-            weight = whole.reached * min(max(whole.reached / LEAST - 1, 0.0), 1.0)
-            weights[course.row] += weight
-            for number, severity in estimates(reading, form):
-                sums[course.row][KINDS.index(number.kind)] += weight * severity.mean
-            for kind, yes in enumerate(whole.yes):
-                unlikely[course.row][kind] += weight * yes
+            if whole.weight > 0:
+                found.append((whole, reading))
         pending = others
+    return found
+
+
+def expectation(count: int, found: Sequence[tuple[Course, Reading]], form: Form) -> list[list[Chance]]:
+    """For each of ``count`` photos the severity to be expected of each of ``KINDS``, 0 to 100."""
+    sums: list[list[Chance]] = [[0.0] * len(KINDS) for _ in range(count)]
+    chances: list[list[Chance]] = [[0.0] * len(KINDS) for _ in range(count)]
+    weights: list[Chance] = [0.0] * count
+    for course, reading in found:
+        row, weight = course.row, course.weight
+        weights[row] += weight
+        for number, severity in estimates(reading, form):
+            sums[row][KINDS.index(number.kind)] += weight * severity.mean
+        for kind, yes in enumerate(course.yes):
+            chances[row][kind] += weight * yes
     return [
         [part / weight + min(yes / weight, LEAST) for part, yes in zip(parts, each, strict=True)]
-        for parts, each, weight in zip(sums, unlikely, weights, strict=True)
+        for parts, each, weight in zip(sums, chances, weights, strict=True)
     ]
 
 
-def _followed(course: Course, reading: Reading, temperatures: Temperatures) -> tuple[Course, list[Course]]:
+def followed(course: Course, reading: Reading, temperatures: Temperatures) -> tuple[Course, list[Course]]:
     """All the words of an answer, and where others that count may leave it."""
     branches = []
     scores = presence(reading.answer)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -27,9 +28,9 @@ from rnr.diagnosis.examination import Examination
 from rnr.diagnosis.prompt import FULL, SHORT
 from rnr.models.adapters import add_lora, merged, save_adapter, train_only
 from rnr.models.buffers import ExactBuffers
-from rnr.models.decoding import Answer, Question, read, write
+from rnr.models.decoding import Answer, Decision, Question, read, weighed_again, write
 from rnr.models.estimates import Reading, Temperatures, examination
-from rnr.models.expected_severity import Course, expected_severities
+from rnr.models.expected_severity import Course, expectation, followed, likely_courses
 from rnr.models.form import Form, Script
 from rnr.models.interfaces import Reasoner
 from rnr.models.patches import PatchProjection, patchify
@@ -176,15 +177,41 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
     def severities(self, images: Tensor) -> Tensor:
         """See :meth:`Reasoner.severities` and :mod:`rnr.models.expected_severity`. The photos are read once."""
         with self._read(images) as question:
+            found = self._courses(question, len(images))
+        expected = expectation(len(images), found, self.form)
+        return torch.tensor(expected, dtype=torch.float32, device=images.device)
 
-            def weigh(courses: Sequence[Course]) -> list[Reading]:
-                scripts = [partial(self.form.write, FIELDS[:2], given=course.words) for course in courses]
-                rows = [course.row for course in courses]
-                answers = write(self.model, question.of(rows), scripts, self.form, self._memory)
-                return [Reading(answer, parse(self._text(answer))) for answer in answers]
+    def differentiable_severities(self, images: Tensor) -> Tensor:
+        """As :meth:`severities`, and equal to it but for rounding, with gradient: in ``images``, if they or the weights
+        require one. Which answers count is found without; then all of them are weighed again, in one pass."""
+        with self._read(images) as question:
+            with torch.no_grad():
+                found = self._courses(question, len(images))
+            rows = [course.row for course, _ in found]
+            answers = [self._whole(course, reading.answer) for course, reading in found]
+            again = weighed_again(self.model, question.of(rows), answers, self.form)
+        readings = [Reading(answer, reading.written) for answer, (_, reading) in zip(again, found, strict=True)]
+        courses = [followed(Course(row), each, self.temperatures)[0] for row, each in zip(rows, readings, strict=True)]
+        expected = expectation(len(images), list(zip(courses, readings, strict=True)), self.form)
+        return torch.stack([torch.stack(row) for row in expected])
 
-            found = expected_severities(len(images), weigh, self.form, self.temperatures)
-        return torch.tensor(found, dtype=torch.float32, device=images.device)
+    def _courses(self, question: Question, count: int) -> list[tuple[Course, Reading]]:
+        def weigh(courses: Sequence[Course]) -> list[Reading]:
+            scripts = [partial(self.form.write, FIELDS[:2], given=course.words) for course in courses]
+            answers = write(self.model, question.of([course.row for course in courses]), scripts, self.form, self._memory)
+            return [Reading(answer, parse(self._text(answer))) for answer in answers]
+
+        return likely_courses(count, weigh, self.temperatures)
+
+    def _whole(self, course: Course, answer: Answer) -> Answer:
+        """The answer with a decision for each word of the course, also for those that had been given."""
+        script, numbers = self.form.write(FIELDS[:2]), [d for d in answer.decisions if self.form.is_number(d.choice.place)]
+        words = [int(self.form.flags[int(word)]) for word in course.words]
+        chosen = [*words, *(decision.token for decision in numbers)]
+        choices = [next(script), *(script.send(token) for token in chosen[:-1])]
+        rivals = [*({} for _ in words), *(decision.rivals for decision in numbers)]
+        decisions = [Decision(*each) for each in zip(choices, chosen, repeat(torch.empty(0)), rivals, strict=False)]
+        return Answer(answer.tokens, decisions)
 
     @torch.no_grad()
     def weigh(

@@ -87,3 +87,24 @@ def test_it_does_not_leap_where_a_finding_comes_or_goes():
     assert by_all[0].max() < 5 and by_all[-1].min() > 20, "from nothing to everything"
     assert steps_of_one.max() > 20
     assert steps.max() < 4
+
+
+def test_with_gradient_it_is_the_same_and_the_gradient_is_that_of_finite_differences():
+    reasoner, images = at_random(), photos(3)
+    plain = reasoner.severities(images)
+    images.requires_grad_()
+    found = reasoner.differentiable_severities(images)
+    torch.testing.assert_close(found.detach(), plain, rtol=1e-4, atol=1e-3)
+    weights = torch.linspace(1, 2, found.numel()).view_as(found)
+    (gradient,) = torch.autograd.grad((found * weights).sum(), images)
+    direction = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    step = 1e-3
+    ends = [(reasoner.severities(images.detach() + s * step * direction) * weights).sum() for s in (1, -1)]
+    torch.testing.assert_close((gradient * direction).sum(), (ends[0] - ends[1]) / (2 * step), rtol=1e-2, atol=0)
+
+
+def test_gradients_reach_the_photo_of_a_reasoner_that_is_sure():
+    reasoner = Qwen3VLReasoner("shipped/reasoner").eval().requires_grad_(False)
+    image = photos(1).requires_grad_()
+    reasoner.differentiable_severities(image).sum().backward()
+    assert image.grad.isfinite().all() and image.grad.abs().max() > 0
