@@ -1,46 +1,45 @@
-"""A moving average of the weights, judged by validation: the best one is kept, and the run stops where none gets better."""
+"""Weights, or their moving average, judged by validation: the best are kept, and the run stops where none get better."""
 
 import math
 from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from rnr.stages.callbacks import SaveWeights
 from rnr.stages.stage import Stage
 
 
-class BestAverage(EMAWeightAveraging, SaveWeights):
+class BestWeights(SaveWeights):
     """Takes the place of :class:`SaveWeights` where more training may do harm, as under a reward.
 
-    ``weights`` is at any time the average of the best validation so far, whatever ends the run: its last step, a
-    loss that is no number, a kill. With ``trainer.num_sanity_val_steps: -1`` the start is judged too, and is what is left
-    where no step was an improvement. Without any validation the last average is written at the end. Steps after the last
-    validation do not count: let ``trainer.val_check_interval`` divide ``max_steps``. Nor does a validation that was cut off
-    before it ended, when the run goes on.
+    ``weights`` are at any time those of the best validation so far, whatever ends the run: its last step, a loss that is no
+    number, a kill. With ``trainer.num_sanity_val_steps: -1`` the start is judged too, and is what is left where no step was
+    an improvement. Without any validation the last ones are written at the end. Steps after the last validation do not
+    count: let ``trainer.val_check_interval`` divide ``max_steps``. Nor does a validation that was cut off before it ended,
+    when the run goes on.
 
     Args:
-        decay: of the average, a step.
         figure: of validation, ``psnr`` or ``ssim``, or another column of the photos; more is better.
         patience: the run stops after so many validations in a row without a better one.
         fall: or where the figure is so far below the best one: it diverges.
     """
 
-    def __init__(self, decay: float = 0.98, figure: str = "psnr", patience: int = 4, fall: float = 1.0) -> None:
+    def __init__(self, figure: str = "psnr", patience: int = 4, fall: float = 1.0) -> None:
         if patience < 1 or not fall > 0:
             raise ValueError(f"patience must be at least 1 and fall above 0, got {patience} and {fall}")
-        super().__init__(decay=decay)
+        super().__init__()
         self.figure, self.patience, self.fall = figure, patience, fall
         self.best, self.best_step, self.waited = -math.inf, 0, 0
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Stage) -> None:
-        if self._average_model is not None:  # it is in the model's place right now
-            self._judge(trainer, pl_module)
-        super().on_validation_epoch_end(trainer, pl_module)
+    def on_validation_end(self, trainer: Trainer, pl_module: Stage) -> None:
+        # Only now is a sharded model dealt out again, and its evaluation that of all processes.
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._judge(trainer, pl_module, pl_module.evaluation.mean(self.figure))
 
-    def _judge(self, trainer: Trainer, stage: Stage) -> None:
-        value = stage.evaluation.gathered().mean(self.figure)
+    def _judge(self, trainer: Trainer, stage: Stage, value: float) -> None:
         if value > self.best:
             self.best, self.best_step, self.waited = value, trainer.global_step, 0
             self._save(trainer, stage)
@@ -53,18 +52,51 @@ class BestAverage(EMAWeightAveraging, SaveWeights):
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, pl_module: Stage) -> None:
-        EMAWeightAveraging.on_train_end(self, trainer, pl_module)
         if self.best == -math.inf:
             self._save(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: Stage, exception: BaseException) -> None:
         if self.best == -math.inf:
-            SaveWeights.on_exception(self, trainer, pl_module, exception)
+            super().on_exception(trainer, pl_module, exception)
 
     def state_dict(self) -> dict[str, Any]:
-        own = {"best": self.best, "best_step": self.best_step, "waited": self.waited}
-        return super().state_dict() | own
+        return {"best": self.best, "best_step": self.best_step, "waited": self.waited}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
         self.best, self.best_step, self.waited = (state_dict[name] for name in ("best", "best_step", "waited"))
+
+
+class BestAverage(EMAWeightAveraging, BestWeights):
+    """:class:`BestWeights` of a moving average, which is what is validated. It is a second copy of the whole model, and so
+    for models that are not sharded.
+
+    Args:
+        decay: of the average, a step.
+        figure, patience, fall: as there.
+    """
+
+    def __init__(self, decay: float = 0.98, figure: str = "psnr", patience: int = 4, fall: float = 1.0) -> None:
+        EMAWeightAveraging.__init__(self, decay=decay)
+        BestWeights.__init__(self, figure, patience, fall)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Stage) -> None:
+        if self._average_model is not None:  # it is in the model's place right now, and not any more when validation ends
+            self._judge(trainer, pl_module, pl_module.evaluation.gathered().mean(self.figure))
+        EMAWeightAveraging.on_validation_epoch_end(self, trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Stage) -> None:
+        pass
+
+    def on_train_end(self, trainer: Trainer, pl_module: Stage) -> None:
+        EMAWeightAveraging.on_train_end(self, trainer, pl_module)
+        BestWeights.on_train_end(self, trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: Stage, exception: BaseException) -> None:
+        BestWeights.on_exception(self, trainer, pl_module, exception)
+
+    def state_dict(self) -> dict[str, Any]:
+        return EMAWeightAveraging.state_dict(self) | BestWeights.state_dict(self)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        EMAWeightAveraging.load_state_dict(self, state_dict)
+        BestWeights.load_state_dict(self, state_dict)

@@ -36,7 +36,8 @@ def test_overlays_stack(stage, overlay, capsys, monkeypatch):
     assert (trainer["num_nodes"], trainer["devices"]) == (8, 8)
     assert trainer["use_distributed_sampler"] is False, "the data module samples for each process itself"
     kept = [callback["class_path"].rpartition(".")[2] for callback in trainer["callbacks"]]
-    assert {"SaveWeights", "KeepCheckpoint"} <= set(kept) and not any("Average" in name for name in kept)
+    weights = "BestWeights" if stage == "grpo" else "SaveWeights"
+    assert {weights, "KeepCheckpoint"} <= set(kept) and not any("Average" in name for name in kept)
     if overlay in (None, "offload"):
         assert trainer["precision"] == "bf16-true"
         assert "auto" not in strategy["init_args"].values() and strategy["init_args"]["config"] is None

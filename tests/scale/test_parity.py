@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from together import PROCESSES, STRATEGIES, Task, together, train, trained
+from together import PROCESSES, STRATEGIES, Task, stage_of, together, train, trained
 
 QUICK = ("restorer_sft", "DDP")
 STAGES = ("reasoner_sft", "restorer_sft", "grpo")
@@ -73,3 +73,18 @@ def test_a_run_of_two_processes_goes_on(stage, strategy, photos, tmp_path):
     expected, weights = (trained(root) for root in (whole.folder, cut.folder))
     for name, tensor in expected.items():
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["DDP", "FSDP2", "ZeRO-3"])
+def test_the_best_weights_of_a_sharded_model_are_left(strategy, photos, tmp_path):
+    """Those after the first step, by a run of three, are those of a run of one."""
+    best = Task("grpo", tmp_path / "best", photos, strategy, steps=3, best=True)
+    one = Task("grpo", tmp_path / "one", photos, strategy, steps=1)
+    for task in (best, one):
+        together(train, task)
+    expected, weights = (trained(task.folder) for task in (one, best))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+    start = stage_of("grpo").restorer.state_dict()
+    assert any(not torch.equal(start[name], tensor) for name, tensor in weights.items())

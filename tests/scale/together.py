@@ -22,6 +22,7 @@ from rnr.data.dataset import TrainBatches
 from rnr.models.qwen_image_edit import QwenImageEditRestorer
 from rnr.models.small_restorer import SmallRestorer
 from rnr.stages import RestorerSFT
+from rnr.stages.best import BestWeights
 from rnr.stages.callbacks import KeepCheckpoint, SaveWeights
 from rnr.stages.conditioning import Conditioning
 from rnr.stages.optimizer import Schedule
@@ -78,7 +79,7 @@ class Losses(Callback):
 @dataclass(frozen=True)
 class Task:
     """What a process is to do. photos: for validation. sizes differ, so that processes have unequal work. hold: stand still
-    before the last step, to be killed."""
+    before the last step, to be killed. best: keep the weights of the second validation, as the best of them."""
 
     stage: str
     folder: Path
@@ -88,6 +89,7 @@ class Task:
     stop_after: int | None = None
     resume: bool = False
     hold: bool = False
+    best: bool = False
 
 
 class Hold(Callback):
@@ -96,6 +98,12 @@ class Hold(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.global_step == trainer.max_steps - 1:
             time.sleep(60)
+
+
+class SecondIsBest(BestWeights):
+    def _judge(self, trainer, stage, value):
+        assert value > 0
+        super()._judge(trainer, stage, {0: 20.0, 1: 21.0}.get(trainer.global_step, 20.5))
 
 
 class StopAfter(Callback):
@@ -153,7 +161,7 @@ def train(task: Task) -> tuple[list[float], dict[str, float]]:
     torch.set_num_threads(1)
     losses = Losses()
     alone = task.strategy is None
-    callbacks = [losses, SaveWeights(), KeepCheckpoint(minutes=0)]
+    callbacks = [losses, SecondIsBest() if task.best else SaveWeights(), KeepCheckpoint(minutes=0)]
     if task.stop_after is not None:
         callbacks.append(StopAfter(task.stop_after))
     from rnr.data.datamodule import Sources
@@ -163,8 +171,11 @@ def train(task: Task) -> tuple[list[float], dict[str, float]]:
         data.__class__ = OneProcess
     trainer: Trainer = tiny_trainer(
         task.folder, task.steps, callbacks=callbacks, devices=1 if alone else PROCESSES,
-        strategy="auto" if alone else STRATEGIES[task.strategy](), accumulate_grad_batches=PROCESSES if alone else 1,
-        use_distributed_sampler=False, limit_val_batches=1.0, num_sanity_val_steps=0, gradient_clip_val=0.1,
+        strategy="auto" if alone else STRATEGIES[task.strategy](),
+        accumulate_grad_batches=PROCESSES if alone else 1,
+        use_distributed_sampler=False, gradient_clip_val=0.1,
+        limit_val_batches=1.0, num_sanity_val_steps=-1 if task.best else 0,
+        **({"val_check_interval": 1, "check_val_every_n_epoch": None} if task.best else {}),
     )  # fmt: skip
     checkpoint = task.folder / "checkpoints/last.ckpt" if task.resume else None
     try:

@@ -10,7 +10,7 @@ from tiny_stages import tiny_data, tiny_stage, tiny_trainer
 
 from rnr.data.datamodule import Sources
 from rnr.data.photos import shipped_photos
-from rnr.stages.best import BestAverage
+from rnr.stages.best import BestAverage, BestWeights
 from rnr.stages.callbacks import KeepCheckpoint
 from rnr.stages.evaluation import Evaluation
 
@@ -47,9 +47,9 @@ def fitted(folder, data, checkpoint=None, **settings):
     trainer = tiny_trainer(folder, 6, callbacks=[best, keep], **VALIDATIONS)
     judge = best._judge
 
-    def watched(trainer, stage):
+    def watched(trainer, stage, value):
         averages[trainer.global_step] = {k: v.clone() for k, v in stage.restorer.state_dict().items()}
-        judge(trainer, stage)
+        judge(trainer, stage, value)
         if (folder / "checkpoints").exists():
             shutil.copytree(folder, folder.with_name(f"{folder.name}_{trainer.global_step}"))
 
@@ -133,3 +133,21 @@ def test_without_validation_the_last_average_is_left(tmp_path, data, cut_off):
 def test_nonsense_is_refused():
     with pytest.raises(ValueError, match="patience must be at least 1 and fall above 0, got 0"):
         BestAverage(patience=0)
+
+
+def test_without_an_average_the_weights_themselves_are_judged(tmp_path, data, says):
+    says(20.0, 20.1, 20.5, 20.4, 20.3)
+    stage, best = tiny_stage("restorer_sft"), BestWeights(figure="scripted", patience=2)
+    stage.judge, judge, seen = None, best._judge, {}
+
+    def watched(trainer, stage, value):
+        seen[trainer.global_step] = {k: v.clone() for k, v in stage.restorer.state_dict().items()}
+        judge(trainer, stage, value)
+
+    best._judge = watched
+    trainer = tiny_trainer(tmp_path, 6, callbacks=[best, KeepCheckpoint(minutes=0)], **VALIDATIONS)
+    trainer.fit(stage, tiny_data(**data))
+    assert trainer.global_step == 4 and (best.best, best.best_step) == (20.5, 2)
+    assert is_left(tmp_path, seen[2]) and not is_left(tmp_path, seen[3])
+    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
+    assert {"best": 20.5, "best_step": 2, "waited": 1} in state.values(), "as it was before the last validation"
