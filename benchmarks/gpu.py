@@ -412,7 +412,7 @@ def measure_grpo(
     loss = grpo.Anchored(0.01, 175.0)
     stage = RestorerGRPO(restorer, reasoner, loss, group=group, floor=1e-6, conditioning=Example()).to(DEVICE)
     step = stepper(stage, batch)
-    with told(reasoner, pairs(side, 3 * (2 + group), seed=1).truth):  # no step knows its photos
+    with told(reasoner, pairs(side, 3 * (1 + group), seed=1).truth):  # no step knows its photos
         for name in ("the first step", "the next"):
             with watched(reasoner) as seen:
                 report.measure(f"GRPO, {side} px, {name}: {encoder}", step, flop, warm=False)

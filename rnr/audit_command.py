@@ -213,9 +213,9 @@ def _add(
     """All that is asked of one photo, and the photo itself, (1, 3, H, W). Nothing is added where something of it fails.
     other: another scene's."""
     batch = draws_of(photo, setting.degrader, setting.draws, setting.seed, DEVICE)
-    examined = [each if isinstance(each, Examination) else None for each in reasoner.examine(batch.degraded)]
+    answers, before = reasoner.assess(batch.degraded)
+    examined = [each if isinstance(each, Examination) else None for each in answers]
     given = [each and each.diagnosis for each in examined]
-    before = reasoner.severities(batch.degraded)
     # A draw at a time: at full size a group is a large batch already.
     groups = [_candidates(restorer, batch, examined[i], i, setting) for i in range(setting.draws)]
     candidates = as_saved(torch.cat(groups))

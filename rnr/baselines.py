@@ -50,10 +50,11 @@ def main(argv: Sequence[str]) -> int:
     except ValueError as error:
         parser.error(str(error))
     training = _training(args.configs, rows, [*options, f"--trainer.max_steps={args.steps}"]) if args.steps else []
+    untrained = run_all([[run] for run in training], args.jobs)
     tests = [Run("test", args.output / name, (path,), tuple(options)) for name, path in rows.items()]
     absent = {run.folder.name for run in tests if run.lacking() is not None}
-    faults = run_all([[run] for run in training], args.jobs) | run_all([[run] for run in tests], args.jobs)
-    faults = {folder.name: why for folder, why in faults.items()}
+    faults = {folder.name: why for folder, why in run_all([[run] for run in tests], args.jobs).items()}
+    faults |= {str(folder): why for folder, why in untrained.items()}
     files = {run.folder.name: [run.folder / "test.csv"] for run in tests if run.folder.name not in faults}
     if REFERENCE not in files:
         print(f"error: there is no table without the row {REFERENCE}: {faults[REFERENCE]}", file=sys.stderr)
@@ -80,7 +81,7 @@ def _rows(folder: Path, names: Sequence[str] | None) -> dict[str, Path]:
 
 def _training(configs: Path, rows: dict[str, Path], options: Sequence[str]) -> list[Run]:
     """What has to be trained for ``rows``: the overlays whose weights one of them names."""
-    said = "\n".join(path.read_text(encoding="utf-8") for path in rows.values())
+    said = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in rows.values())
     overlays = sorted((configs / "baselines" / "training").glob("*.yaml"))
     folders = {overlay: TRAINED / overlay.stem for overlay in overlays}
     return [

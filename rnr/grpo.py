@@ -48,8 +48,8 @@ class Advantages:
 def rewards(before: Tensor, after: Tensor) -> Tensor:
     """Summed severity reduction r_k, (B, N). NaN where an answer did not parse.
 
-    before: (B, 4), severities of the degraded photos; after: (B, N, 4), of their candidates. In [1, 100], 0 where
-    absent, a row of NaN where the answer did not parse: a NaN in ``before`` makes the whole group NaN.
+    before: (B, 4), severities of the degraded photos; after: (B, N, 4), of their candidates, absence as 0, a row
+    of NaN where there is none: a NaN in ``before`` makes the whole group NaN.
     """
     _check(before, "before", "(B, kinds)", 2)
     _check(after, "after", "(B, N, kinds)", 3)

@@ -27,7 +27,7 @@ from pathlib import Path
 from rnr import records
 from rnr.command_line import at_least_one
 from rnr.records import Record, write_whole
-from rnr.row_runs import ending_together, launched, share_of_cores
+from rnr.row_runs import PATIENCE, ending_together, launched, share_of_cores
 from rnr.stages.evaluation import markdown
 
 BLOCK = re.compile(r"^```bash(?P<titles>[^\n]*)\n(?P<lines>.*?)^```\n", re.MULTILINE | re.DOTALL)
@@ -188,7 +188,7 @@ def _run_all(commands: Sequence[Command], jobs: int) -> bool:
             _tell(f"took {time.monotonic() - start:.0f} s: {command.line}")
         return fault is None
 
-    with ThreadPoolExecutor(jobs) as pool, ending_together():
+    with ThreadPoolExecutor(jobs) as pool, ending_together(3 * PATIENCE):
         try:
             return all(list(pool.map(run, commands)))
         except BaseException:

@@ -30,7 +30,7 @@ from huggingface_hub import try_to_load_from_cache
 from rnr.command_line import progress
 from rnr.models.weights import locate
 from rnr.records import Record, named_weights, values, write_whole
-from rnr.signals import sigterm_raises
+from rnr.signals import sigterm_raises, undisturbed
 from rnr.stage_commands import weights_of
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -85,11 +85,11 @@ class Run:
         return None
 
     def _named(self, key: str) -> list[str | list[str]]:
-        """All that configurations and options name as ``key``. One that is no YAML names nothing: its run says so."""
+        """All that configurations and options name as ``key``. What is no YAML, or no name, names nothing: a run says so."""
         found: list[str | list[str]] = []
         for path in self.configs:
-            with suppress(yaml.YAMLError):
-                found += values(yaml.safe_load(path.read_text("utf-8")), key)
+            with suppress(yaml.YAMLError, UnicodeDecodeError):
+                found += filter(_is_name, values(yaml.safe_load(path.read_text("utf-8")), key))
         for word, following in pairwise([*self.options, ""]):
             name, equals, value = word.partition("=")
             if name.endswith(f".{key}"):
@@ -120,11 +120,11 @@ class Run:
         return f"{absent[0]}: no such folder" if absent else None
 
     def _fingerprint(self) -> dict[str, Any]:
-        texts = [path.read_text(encoding="utf-8") for path in self.configs]
+        texts = [path.read_bytes() for path in self.configs]
         named = {name for value in self._named("checkpoint") for name in ([value] if isinstance(value, str) else value)}
         return {
             "arguments": self.arguments,
-            "configs": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
+            "configs": hashlib.sha256(b"\0".join(texts)).hexdigest(),
             "weights": {name: _state(name) for name in sorted(named)},
         }
 
@@ -150,20 +150,21 @@ def launched(arguments: Sequence[str], log: Path, env: Mapping[str, str] = NOTHI
 
 
 @contextmanager
-def ending_together() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and an error of our own within end what was :func:`launched`, with all that it has begun."""
+def ending_together(patience: float) -> Iterator[None]:
+    """Ctrl-C, SIGTERM, SIGHUP and an error of our own within end what was :func:`launched`, with all that it has begun. What
+    has not ended within ``patience`` seconds is killed; whoever launches what launches others must have more of it."""
     with sigterm_raises():
         try:
             yield
         except BaseException:
-            running = list(LAUNCHED)
-            for process in running:
-                _end(process, signal.SIGTERM)
-            until = time.monotonic() + PATIENCE
-            for process in running:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(max(0.0, until - time.monotonic()))
-                _end(process, signal.SIGKILL)
+            with undisturbed():
+                running, until = list(LAUNCHED), time.monotonic() + patience
+                for process in running:
+                    _end(process, signal.SIGTERM)
+                for process in running:
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(max(0.0, until - time.monotonic()))
+                    _end(process, signal.SIGKILL)
             raise
 
 
@@ -178,7 +179,7 @@ def run_all(chains: Sequence[Sequence[Run]], jobs: int = 1) -> dict[Path, str]:
     ends the runs that are under way and begins no other."""
     faults: dict[Path, str] = {}
     env, over = share_of_cores(min(jobs, len(chains))), threading.Event()
-    with progress("runs") as bar, ThreadPoolExecutor(jobs) as pool, ending_together():
+    with progress("runs") as bar, ThreadPoolExecutor(jobs) as pool, ending_together(PATIENCE):
         task = bar.add_task("", total=sum(map(len, chains)))
 
         def tell(run: Run, what: str) -> None:
@@ -225,6 +226,11 @@ def _state(name: str) -> list[list[str | int]]:
         return []
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return [[str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+
+
+def _is_name(value: Any) -> bool:
+    """Of a file or folder, or of several of which one will do."""
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(each, str) for each in value))
 
 
 def _reason(log: Path) -> str:

@@ -1,6 +1,7 @@
 """``rnr fit | validate | test | predict``: LightningCLI over the three stages and the one DataModule."""
 
 import json
+import os
 import re
 import sys
 from argparse import ArgumentError
@@ -19,6 +20,7 @@ from rnr.data.datamodule import DegradationDataModule
 from rnr.data.photos import PhotoError
 from rnr.metrics.perceptual import Lpips
 from rnr.records import named_weights, record
+from rnr.signals import sigterm_raises
 from rnr.stages.checkpoints import CheckpointError, locked, resumed_from
 from rnr.stages.stage import Stage
 
@@ -117,8 +119,10 @@ def run(args: Sequence[str]) -> Stage:
         print(f"error: {fault}", file=sys.stderr)
         sys.exit(2)
     sys.argv[1:] = [command, *options]  # LightningCLI warns of arguments that are given in another way
+    # A fit ends after its step (KeepCheckpoint); the others at once, with what they have begun.
     try:
-        cli = StageCLI()
+        with nullcontext() if command == "fit" else sigterm_raises():
+            cli = StageCLI()
         if command in ("validate", "test") and cli.trainer.is_global_zero and cli.model.evaluation.seen:
             cli.record(args)
         return cli.model
@@ -136,10 +140,10 @@ def _no_yaml(options: Sequence[str]) -> str | None:
     """What is wrong with the first configuration that is none; the parser's own words would not name the file."""
     for word, following in pairwise([*options, ""]):
         name, equals, value = word.partition("=")
-        path = Path(value if equals else following)
-        if name in ("-c", "--config") and path.is_file():
+        path = value if equals else following
+        if name in ("-c", "--config") and os.path.isfile(path):  # or it is the configuration itself
             try:
-                with path.open(encoding="utf-8") as file:
+                with open(path, encoding="utf-8") as file:
                     yaml.safe_load(file)
             except yaml.MarkedYAMLError as error:
                 line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
@@ -150,25 +154,33 @@ def _no_yaml(options: Sequence[str]) -> str | None:
 
 
 KEY = re.compile(r"Parser key \"(.+)\":(.*)")
+ASIDE = (
+    "Does not validate", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>", "Expected a path but {",
+    "Given value type:",
+)  # fmt: skip
+LONGEST = 100  # characters of a value
 CLASS = re.compile(r"Problem with given class_path '(.+)':(.*)")
 
 
 def _located(message: str) -> str:
     """What jsonargparse says of a value deep within, in a line: the key's whole name, the class, and what is wrong there.
     What has another form stays as it is."""
-    keys, classes, reasons = [], [], []
+    keys, classes, reasons, values = [], [], [], []
     for line in message.splitlines():
         line = line.strip().removeprefix("- ")
         for pattern, found in ((KEY, keys), (CLASS, classes)):
             if match := pattern.fullmatch(line):
                 found.append(match[1])
                 line = match[2].strip()
-        known = line.startswith(("Does not validate", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>", "Given value"))
-        if line and not known:
+        if line.startswith("Given value: "):
+            values.append(line)
+        elif line and not line.startswith(ASIDE):
             reasons.append(line)
     if not keys or not reasons:
         return message
-    return f"{'.'.join(keys)}{f' ({classes[-1]})' if classes else ''}: {' '.join(reasons)}"
+    if values and not any("Got value" in reason or "is not accepted" in reason for reason in reasons):
+        reasons.append(values[0][:LONGEST])  # the innermost
+    return f"{'.'.join(keys)}{f' ({classes[-1]})' if classes else ''}: {'; '.join(reasons)}"
 
 
 def _reason(message: str) -> str:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,48 @@ def test_sigterm_ends_what_runs_down_to_the_children_of_a_foreign_command(run, t
     while Path(f"/proc/{child.read_text()}").exists():
         assert time.monotonic() < until, "the command's child goes on"
         time.sleep(0.05)
+
+
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('begun', flush=True); time.sleep(600)"
+TABLE = """
+import pathlib, sys
+from rnr import row_runs
+row_runs.RNR, row_runs.PATIENCE = [sys.executable, "stubborn.py"], 1.0
+row_runs.run_all([[row_runs.Run("test", pathlib.Path("a"), ())]])
+"""
+
+
+def alive(name):
+    """Processes whose command names it."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found += [place] * (name in place.read_text())
+    return found
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_run_that_will_not_end_is_killed_also_by_a_table_within_a_document(signals, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    (tmp_path / "table.py").write_text(TABLE)
+    (tmp_path / "in.md").write_text("```bash\nrnr ablations\n```\n")
+    script = (
+        "import sys\n"
+        "from rnr import results, row_runs\n"
+        "row_runs.RNR, results.PATIENCE = [sys.executable, 'table.py'], 2.0\n"
+        "results.results(['in.md', '-o', 'out.md'])\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    log, until = tmp_path / "a" / "test.log", time.monotonic() + 60
+    while not (log.exists() and "begun" in log.read_text()):
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.05)
+    for _ in range(signals):
+        process.terminate()
+        time.sleep(0.2)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert not alive("stubborn.py")
 
 
 def test_options_may_have_their_value_behind_a_space(run):

@@ -15,8 +15,8 @@ it and itself alone: so each choice also knows its :attr:`Decision.rivals`. Riva
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -44,9 +44,14 @@ class Question:
     length: int
     position: int
 
+    @property
+    def count(self) -> int:
+        """B."""
+        return len(self.cache.layers[0].keys)
+
     def of(self, rows: Sequence[int]) -> "Question":
         """About photos of it, in any order, one several times too."""
-        if list(rows) == list(range(len(self.cache.layers[0].keys))):
+        if list(rows) == list(range(self.count)):
             return self
         cache = copy.copy(self.cache)
         cache.layers = [copy.copy(layer) for layer in self.cache.layers]
@@ -122,11 +127,16 @@ def write(
 
 
 def weighed_again(
-    model: Qwen3VLForConditionalGeneration, question: Question, answers: Sequence[Answer], form: Form
+    model: Qwen3VLForConditionalGeneration,
+    question: Question,
+    answers: Sequence[Answer],
+    scripts: Sequence[Callable[[], Script]],
+    form: Form,
 ) -> list[Answer]:
     """Answers that are written, one a photo, and all that was weighed in them, in one pass: with the gradient that the
-    question has, which none of the passes that wrote them keeps."""
-    lines = [_Written(answer) for answer in answers]
+    question has, which none of the passes that wrote them keeps. scripts: those that they follow; where one leaves a choice
+    that had been given, that is weighed too."""
+    lines = [_Written(answer, script()) for answer, script in zip(answers, scripts, strict=True)]
     _take_in(model, _Sheet(question), lines, form)
     return [Answer(line.tokens, line.decisions) for line in lines]
 
@@ -208,15 +218,20 @@ class _Line:
 class _Written(_Line):
     """An answer that is written, all of it ahead once more, with the rivals that it had."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, script: Script) -> None:
         self.tokens, self.fed = answer.tokens, 0
-        # Decisions say where they stand only by what stands before: each has its choice's fixed tokens ahead of it.
-        ends = accumulate(len(decision.choice.feed) + 1 for decision in answer.decisions)
-        places = [end - 1 for end in ends]
-        self.decisions = [dataclasses.replace(decision, rivals={}) for decision in answer.decisions]
-        self.ahead = [_Ahead(d.choice, d.token, at) for d, at in zip(self.decisions, places, strict=True)]
-        before = zip(self.decisions, answer.decisions, places, strict=True)
-        self.rivals = [(again, rival, at) for again, decision, at in before for rival in decision.rivals]
+        self.decisions, self.ahead, self.rivals = [], [], []
+        rivals = {decision.choice.place: decision.rivals for decision in answer.decisions}
+        at, token = 0, None
+        with suppress(StopIteration):
+            while True:
+                choice = next(script) if token is None else script.send(token)
+                at += len(choice.feed)
+                token = self.tokens[at]
+                self.ahead.append(_Ahead(choice, token, at))
+                self.decisions.append(again := Decision(choice, token, torch.empty(0)))
+                self.rivals += [(again, rival, at) for rival in rivals.get(choice.place, ())]
+                at += 1
 
     def settle(self, chosen: Sequence[tuple[int, Tensor]], form: Form | None) -> None:
         """The same tokens, by what is weighed now."""

@@ -190,9 +190,10 @@ def examination(reading: Reading, form: Form, temperatures: Temperatures) -> Exa
     return Examination(said, yes, spans)
 
 
-def estimates(reading: Reading, form: Form) -> Estimates:
-    """All that the diagnosis states, at temperature 1."""
-    return [(number, estimate(number.decisions, form, number.spec, number.stated)) for number in numbers(reading)]
+def estimates(reading: Reading, form: Form, keys: Sequence[str] | None = None) -> Estimates:
+    """All that the diagnosis states, or of it the quantities ``keys``, at temperature 1."""
+    stated = [number for number in numbers(reading) if keys is None or number.key in keys]
+    return [(number, estimate(number.decisions, form, number.spec, number.stated)) for number in stated]
 
 
 def expected(written: Diagnosis, found: Estimates) -> Diagnosis:

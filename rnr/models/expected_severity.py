@@ -14,6 +14,7 @@ In s_i(c) itself, an expectation over digits, chances below :data:`rnr.models.de
 one course that counts; others are written for those that need them, on what was read of the photo already.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -46,35 +47,40 @@ class Course:
 
 
 def likely_courses(
-    count: int, weigh: Callable[[Sequence[Course]], Sequence[Reading]], temperatures: Temperatures
+    first: Sequence[Reading], weigh: Callable[[Sequence[Course]], Sequence[Reading]], temperatures: Temperatures
 ) -> list[tuple[Course, Reading]]:
-    """All that count of ``count`` photos, with their answers. weigh: the answers of such courses, up to the severities."""
-    found, pending = [], [Course(row) for row in range(count)]
+    """All that count, with their answers. first: of each photo the answer of greedy decoding, up to the severities at least.
+    weigh: those of other courses; of no more of them at once than there are photos."""
+    found, pending, answers = [], [Course(row) for row in range(len(first))], first
     while pending:
-        others: list[Course] = []
-        for course, reading in zip(pending, weigh(pending), strict=True):
-            whole, branches = followed(course, reading, temperatures)
-            others += branches
+        branches: list[Course] = []
+        for course, reading in zip(pending, answers, strict=True):
+            whole, others = followed(course, reading, temperatures)
+            branches += others
             if whole.weight > 0:
                 found.append((whole, reading))
-        pending = others
+        pending = branches
+        answers = [reading for at in range(0, len(pending), len(first)) for reading in weigh(pending[at : at + len(first)])]
     return found
 
 
 def expectation(count: int, found: Sequence[tuple[Course, Reading]], form: Form) -> list[list[Chance]]:
-    """For each of ``count`` photos the severity to be expected of each of ``KINDS``, 0 to 100."""
+    """For each of ``count`` photos the severity to be expected of each of ``KINDS``, from 0 to 100 and LEAST; NaN of a photo
+    that has no course."""
     sums: list[list[Chance]] = [[0.0] * len(KINDS) for _ in range(count)]
     chances: list[list[Chance]] = [[0.0] * len(KINDS) for _ in range(count)]
     weights: list[Chance] = [0.0] * count
     for course, reading in found:
         row, weight = course.row, course.weight
         weights[row] += weight
-        for number, severity in estimates(reading, form):
+        for number, severity in estimates(reading, form, ["severity"]):
             sums[row][KINDS.index(number.kind)] += weight * severity.mean
         for kind, yes in enumerate(course.yes):
             chances[row][kind] += weight * yes
     return [
         [part / weight + min(yes / weight, LEAST) for part, yes in zip(parts, each, strict=True)]
+        if weight > 0
+        else [math.nan] * len(KINDS)
         for parts, each, weight in zip(sums, chances, weights, strict=True)
     ]
 

@@ -43,9 +43,13 @@ class Reasoner(nn.Module, ABC):
 
     @abstractmethod
     def severities(self, images: Tensor) -> Tensor:
-        """(B, 4): the severity to be expected of each of ``KINDS``, 0 to 100, absence as 0, over all that the reasoner holds
-        possible (section 3.3): it does not leap where a finding comes or goes. A row of NaN where the answer does not
-        parse. images: (B, 3, H, W) in [0, 1]. No gradient."""
+        """(B, 4): the severity to be expected of each of ``KINDS``, about 0 to 100, absence as 0, over all that the reasoner
+        holds possible (section 3.3): it does not leap where a finding comes or goes. A row of NaN where there is none.
+        images: (B, 3, H, W) in [0, 1]. No gradient."""
+
+    def assess(self, images: Tensor) -> tuple[list[Examination | ParseFailure], Tensor]:
+        """What :meth:`examine` and :meth:`severities` say."""
+        return self.examine(images), self.severities(images)
 
 
 class Restorer(nn.Module, ABC):

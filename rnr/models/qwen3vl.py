@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -28,7 +27,7 @@ from rnr.diagnosis.examination import Examination
 from rnr.diagnosis.prompt import FULL, SHORT
 from rnr.models.adapters import add_lora, merged, save_adapter, train_only
 from rnr.models.buffers import ExactBuffers
-from rnr.models.decoding import Answer, Decision, Question, read, weighed_again, write
+from rnr.models.decoding import Answer, Question, read, weighed_again, write
 from rnr.models.estimates import Reading, Temperatures, examination
 from rnr.models.expected_severity import Course, expectation, followed, likely_courses
 from rnr.models.form import Form, Script
@@ -42,6 +41,8 @@ from rnr.models.views import Views
 from rnr.models.weights import check, locate
 
 SETTINGS = "reasoner.json"
+SCORES = FIELDS[:2]
+"""What severities are read off."""
 
 
 @dataclass(frozen=True)
@@ -177,41 +178,51 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
     def severities(self, images: Tensor) -> Tensor:
         """See :meth:`Reasoner.severities` and :mod:`rnr.models.expected_severity`. The photos are read once."""
         with self._read(images) as question:
-            found = self._courses(question, len(images))
-        expected = expectation(len(images), found, self.form)
-        return torch.tensor(expected, dtype=torch.float32, device=images.device)
+            return self._expected(self._courses(question, self._readings(question, SCORES)), images)
+
+    @torch.no_grad()
+    def assess(self, images: Tensor) -> tuple[list[Examination | ParseFailure], Tensor]:
+        """See :meth:`Reasoner.assess`. The photos are read once, and the likeliest answer of each is written once."""
+        with self._read(images) as question:
+            readings = self._readings(question, [*SCORES, *self.fields])
+            found = self._courses(question, readings)
+        said = [Reading(each.answer, each.written.keep(self.fields)) for each in readings]
+        return [examination(each, self.form, self.temperatures) for each in said], self._expected(found, images)
 
     def differentiable_severities(self, images: Tensor) -> Tensor:
         """As :meth:`severities`, and equal to it but for rounding, with gradient: in ``images``, if they or the weights
         require one. Which answers count is found without; then all of them are weighed again, in one pass."""
         with self._read(images) as question:
             with torch.no_grad():
-                found = self._courses(question, len(images))
-            rows = [course.row for course, _ in found]
-            answers = [self._whole(course, reading.answer) for course, reading in found]
-            again = weighed_again(self.model, question.of(rows), answers, self.form)
+                found = self._courses(question, self._readings(question, SCORES))
+            rows, answers = [course.row for course, _ in found], [reading.answer for _, reading in found]
+            scripts = [partial(self.form.write, SCORES)] * len(found)
+            again = weighed_again(self.model, question.of(rows), answers, scripts, self.form)
         readings = [Reading(answer, reading.written) for answer, (_, reading) in zip(again, found, strict=True)]
         courses = [followed(Course(row), each, self.temperatures)[0] for row, each in zip(rows, readings, strict=True)]
-        expected = expectation(len(images), list(zip(courses, readings, strict=True)), self.form)
-        return torch.stack([torch.stack(row) for row in expected])
+        return self._expected(list(zip(courses, readings, strict=True)), images)
 
-    def _courses(self, question: Question, count: int) -> list[tuple[Course, Reading]]:
+    def _courses(self, question: Question, first: Sequence[Reading]) -> list[tuple[Course, Reading]]:
         def weigh(courses: Sequence[Course]) -> list[Reading]:
-            scripts = [partial(self.form.write, FIELDS[:2], given=course.words) for course in courses]
-            answers = write(self.model, question.of([course.row for course in courses]), scripts, self.form, self._memory)
-            return [Reading(answer, parse(self._text(answer))) for answer in answers]
+            scripts = [partial(self.form.write, SCORES, given=course.words) for course in courses]
+            rows = [course.row for course in courses]
+            return self._read_off(write(self.model, question.of(rows), scripts, self.form, self._memory))
 
-        return likely_courses(count, weigh, self.temperatures)
+        return likely_courses(first, weigh, self.temperatures)
 
-    def _whole(self, course: Course, answer: Answer) -> Answer:
-        """The answer with a decision for each word of the course, also for those that had been given."""
-        script, numbers = self.form.write(FIELDS[:2]), [d for d in answer.decisions if self.form.is_number(d.choice.place)]
-        words = [int(self.form.flags[int(word)]) for word in course.words]
-        chosen = [*words, *(decision.token for decision in numbers)]
-        choices = [next(script), *(script.send(token) for token in chosen[:-1])]
-        rivals = [*({} for _ in words), *(decision.rivals for decision in numbers)]
-        decisions = [Decision(*each) for each in zip(choices, chosen, repeat(torch.empty(0)), rivals, strict=False)]
-        return Answer(answer.tokens, decisions)
+    def _expected(self, found: Sequence[tuple[Course, Reading]], images: Tensor) -> Tensor:
+        """(B, 4), with the gradient that the answers have."""
+        rows = expectation(len(images), found, self.form)
+        like = {"dtype": torch.float32, "device": images.device}
+        return torch.stack([torch.stack([torch.as_tensor(each, **like) for each in row]) for row in rows])
+
+    def _readings(self, question: Question, fields: Sequence[str]) -> list[Reading]:
+        """The answers of greedy decoding."""
+        scripts = [partial(self.form.write, fields)] * question.count
+        return self._read_off(write(self.model, question, scripts, self.form, self._memory))
+
+    def _read_off(self, answers: Sequence[Answer]) -> list[Reading]:
+        return [Reading(answer, parse(self._text(answer))) for answer in answers]
 
     @torch.no_grad()
     def weigh(

@@ -12,7 +12,8 @@ from rnr.stages.evaluation import Rows
 FIGURES = (("psnr", "PSNR (dB)", 2), ("ssim", "SSIM", 4), ("lpips", "LPIPS", 4), ("reward", "reward", 1))
 """Columns of a ``test.csv``; one that a run lacks is left out of the table."""
 
-COSTS = (("seconds", "s a photo", 2, fmean), ("peak_mib", "MiB at the peak", 0, max))
+PEAK = "peak_mib"
+COSTS = (("seconds", "s a photo", 2, fmean), (PEAK, "MiB at the peak", 0, max))
 """Columns of a ``test.csv`` that say what a photo cost, and what counts of them."""
 
 SAME_INPUT = 0.02
@@ -20,7 +21,7 @@ SAME_INPUT = 0.02
 
 Photos = dict[str, dict[str, float]]
 """A photo's figures by its name; its draws, and several seeds of a run, count by their mean: they are no independent
-evidence, and an interval speaks of other photos."""
+evidence, and an interval speaks of other photos. Of memory the peak counts."""
 
 
 def read(files: Sequence[Path]) -> Photos:
@@ -33,7 +34,7 @@ def read(files: Sequence[Path]) -> Photos:
             raise ValueError(f"{path}: has no figures of restored photos")
         for row in found:
             draws.setdefault(row.pop("photo"), []).append({key: float(value) for key, value in row.items()})
-    return {name: {key: _mean(row[key] for row in rows) for key in rows[0]} for name, rows in draws.items()}
+    return {name: {key: _one(key, [row[key] for row in rows]) for key in rows[0]} for name, rows in draws.items()}
 
 
 def mismatched(files: Mapping[str, Sequence[Path]], reference: str) -> dict[str, str]:
@@ -87,6 +88,11 @@ def _mean(values: Iterable[float]) -> float:
     """Of those that are known; NaN without any."""
     known = _known(values)
     return fmean(known) if known else math.nan
+
+
+def _one(key: str, values: Sequence[float]) -> float:
+    """A photo's figure, of those of its draws."""
+    return max(_known(values), default=math.nan) if key == PEAK else _mean(values)
 
 
 def _known(values: Iterable[float]) -> list[float]:

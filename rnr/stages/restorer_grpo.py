@@ -87,8 +87,7 @@ class RestorerGRPO(Stage):
 
     def training_step(self, batch: DegradedBatch, batch_idx: int) -> Tensor:
         with self.judging():
-            examined = self.reasoner.examine(batch.degraded)
-            before = self.reasoner.severities(batch.degraded)
+            examined, before = self.reasoner.assess(batch.degraded)
         given = self.conditioning.keep(diagnoses(examined))
         policy = self._policy(batch.seed, examined)
         images, prediction = self.aim.draw(policy, batch, given, self.group)

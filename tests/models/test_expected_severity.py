@@ -1,18 +1,93 @@
 """The severity to be expected: that of all courses an answer may take, without a leap where one overtakes another."""
 
+import math
 from functools import partial
 from itertools import product
+from unittest import mock
 
+import pytest
 import torch
 
-from rnr.diagnosis import FIELDS, KINDS, parse
+from rnr.diagnosis import FIELDS, KINDS, Diagnosis, Fog, parse
 from rnr.models import expected_severity
-from rnr.models.estimates import Reading, chance, estimates, presence
+from rnr.models.decoding import Answer, Decision, Question
+from rnr.models.estimates import Reading, Temperatures, chance, estimates, presence
+from rnr.models.expected_severity import Course, expectation, likely_courses
+from rnr.models.form import Choice, Place
 from rnr.models.qwen3vl import Qwen3VLReasoner
 from rnr.models.small_reasoner import SmallReasoner
 from rnr.models.views import Views
 
 SMALL = SmallReasoner(vision_depth=1, vision_width=64, patch=8, text_depth=1, text_width=64, vocab_size=400)
+
+
+FLAGS = torch.tensor([0, 1])
+S = 40.0
+PHOTO = Course(0)
+
+
+def foggy(yes: float, course: Course = PHOTO) -> Reading:
+    """An answer of a reasoner to whom fog of severity S is there with this chance, and surely nothing else."""
+    chances = [yes, 0.0, 0.0, 0.0]
+    words = [*course.words, *(chance >= 0.5 for chance in chances[len(course.words) :])]
+    decisions = [
+        Decision(Choice(Place(kind, "presence"), [], FLAGS), int(word), torch.tensor([1 - chance, chance]).clamp(1e-30).log())
+        for kind, chance, word in list(zip(KINDS, chances, words, strict=True))[len(course.words) :]
+    ]
+    return Reading(Answer([], decisions), Diagnosis(fog=Fog(S, None, None) if words[0] else None))
+
+
+def expected(yes: float, temperature: float = 1.0) -> float:
+    """Of fog, and nothing is to be expected of the rest."""
+    temperatures = Temperatures(presence=dict.fromkeys(KINDS, temperature))
+    found = likely_courses([foggy(yes)], lambda courses: [foggy(yes, each) for each in courses], temperatures)
+    ((fog, *others),) = expectation(1, found, None)
+    assert others == pytest.approx([0, 0, 0], abs=1e-6)
+    return fog
+
+
+@pytest.mark.parametrize(
+    ("yes", "severity"),
+    [
+        (0.01, 0.01),  # no course of its own: the faintest severity, 1
+        (0.03, 0.006 * S / (0.97 + 0.006) + 0.025),  # a fifth of the way to its full weight
+        (0.06, 0.06 * S + 0.025),
+        (0.7, 0.7 * S + 0.025),
+        (0.99, S + 0.025),
+    ],
+)
+def test_by_the_formula(yes, severity):
+    assert expected(yes) == pytest.approx(severity, rel=1e-4)
+
+
+@pytest.mark.parametrize("where", [0.025, 0.05, 0.5, 0.95, 0.975])
+def test_no_leap_where_a_course_comes_has_its_full_weight_or_overtakes_another(where):
+    assert expected(where + 1e-4) - expected(where - 1e-4) == pytest.approx(0, abs=0.05)
+
+
+def test_a_chance_is_tempered_first():
+    assert expected(0.9, temperature=2.0) == pytest.approx(0.75 * S + 0.025, rel=1e-4)  # odds of 9 become 3
+
+
+def test_without_a_number_there_is_no_severity():
+    found = likely_courses([foggy(math.nan)], lambda courses: [], Temperatures())
+    assert all(map(math.isnan, expectation(1, found, None)[0]))
+
+
+def test_courses_are_written_for_no_more_photos_at_once_than_there_are():
+    asked = []
+
+    def weigh(courses):
+        asked.append(len(courses))
+        return [foggy(0.5, each) for each in courses]
+
+    likely_courses([foggy(0.5)] * 3, weigh, Temperatures())
+    assert asked == [3]
+    reasoner, images, rows = at_random(), photos(2), []
+    plain = Question.of
+    with mock.patch.object(Question, "of", lambda self, some: rows.append(len(some)) or plain(self, some)):
+        reasoner.severities(images)
+    assert rows and max(rows) <= 2 < sum(rows)
 
 
 def at_random(seed=0):
@@ -103,8 +178,23 @@ def test_with_gradient_it_is_the_same_and_the_gradient_is_that_of_finite_differe
     torch.testing.assert_close((gradient * direction).sum(), (ends[0] - ends[1]) / (2 * step), rtol=1e-2, atol=0)
 
 
+def test_what_is_said_and_its_severities_are_of_one_reading(monkeypatch):
+    reasoner, images, read = at_random(), photos(3), []
+    examined, severities = reasoner.examine(images), reasoner.severities(images)
+    plain = reasoner._prompt
+    monkeypatch.setattr(reasoner, "_prompt", lambda images: read.append(len(images)) or plain(images))
+    both = reasoner.assess(images)
+    assert read == [3] and both[0] == examined
+    torch.testing.assert_close(both[1], severities, rtol=1e-4, atol=1e-3)
+
+
 def test_gradients_reach_the_photo_of_a_reasoner_that_is_sure():
     reasoner = Qwen3VLReasoner("shipped/reasoner").eval().requires_grad_(False)
     image = photos(1).requires_grad_()
     reasoner.differentiable_severities(image).sum().backward()
     assert image.grad.isfinite().all() and image.grad.abs().max() > 0
+
+
+def test_without_a_gradient_it_is_the_same_too():
+    reasoner, images = at_random().requires_grad_(False), photos(2)
+    torch.testing.assert_close(reasoner.differentiable_severities(images), reasoner.severities(images), rtol=1e-4, atol=1e-3)

@@ -60,14 +60,14 @@ def test_seconds_are_told_where_all_runs_know_them_and_the_warm_up_does_not_coun
     for name, seconds in (("slow", ("nan", "3", "5")), ("cold", ("nan", "nan", "nan"))):
         path = tmp_path / f"{name}.csv"
         rows = [
-            f"{photo},10,0.1,20,0.5,{each},{100 + i if name == 'slow' else 'nan'}"
+            f"{photo},10,0.1,20,0.5,{each},{300 - i if name == 'slow' else 'nan'}"
             for i, (photo, each) in enumerate(zip("aab", seconds, strict=True))
         ]
         path.write_text("\n".join(["photo,input_psnr,input_ssim,psnr,ssim,seconds,peak_mib", *rows]))
         files[name] = [path]
     table = compared(files, "slow")
     assert [row["s a photo"] for row in table] == ["4.00", "-"]
-    assert [row["MiB at the peak"] for row in table] == ["102", "-"]
+    assert [row["MiB at the peak"] for row in table] == ["300", "-"]
 
 
 def test_lpips_is_compared_where_all_runs_have_it(tmp_path):

@@ -1,5 +1,6 @@
 """Stages at a size that fits in tests: a few thousand parameters, the photos that scikit-image ships."""
 
+from functools import partial
 from pathlib import Path
 
 from lightning import Trainer, seed_everything
@@ -9,6 +10,7 @@ from rnr.diagnosis import Diagnosis, Fog, Noise
 from rnr.diagnosis.examination import Examination
 from rnr.grpo import Anchored
 from rnr.models.compact import CompactRestorer, CompactSize
+from rnr.models.interfaces import Reasoner
 from rnr.models.qwen3vl import Qwen3VLReasoner, SmallReasoner
 from rnr.models.unet import UNetSize
 from rnr.models.views import Views
@@ -48,6 +50,7 @@ def opinionated(stage: RestorerGRPO) -> RestorerGRPO:
     """Its reasoner has an opinion: answers of an untrained one do not parse, which would let every group be skipped."""
     stage.reasoner.examine = lambda images, fields=None, lean=None: [EXAMINED] * len(images)
     stage.reasoner.severities = lambda images: images.mean(dim=(2, 3)).mean(dim=1, keepdim=True).repeat(1, 4) * 100
+    stage.reasoner.assess = partial(Reasoner.assess, stage.reasoner)  # by these two
     stage.floor = 1e-6
     return stage
 

@@ -103,7 +103,7 @@ class External(Restorer):
         paths = {"{input}": place / "input", "{output}": place / "output", "{folder}": place}
         command, log = [_filled(word, paths) for word in self.command], place / "log.txt"
         print(f"running {' '.join(command)}\n  what it says goes to {log}", file=sys.stderr, flush=True)
-        with log.open("wb") as file:
+        with log.open("wb") as file, sigterm_raises():
             try:
                 # A session of its own, so that children of the command can be ended with it.
                 process = subprocess.Popen(
@@ -112,8 +112,7 @@ class External(Restorer):
             except OSError as error:
                 raise CommandError(f"{command[0]!r} cannot be started: {error}") from error
             try:
-                with sigterm_raises():
-                    status = process.wait(self.timeout)
+                status = process.wait(self.timeout)
             except subprocess.TimeoutExpired:
                 raise CommandError(
                     f"{command[0]!r} did not end within {self.timeout:g} seconds{_last_words(log)}"
