@@ -38,6 +38,8 @@ RNR = [sys.executable, "-c", "from rnr.cli import main; main()"]
 STAMP = "done.json"
 LAUNCHED: set[subprocess.Popen] = set()
 """What is running, each the head of a group of its own: with it ends whatever it has begun."""
+LAUNCHING, OVER = threading.Lock(), threading.Event()
+"""Held while something is launched, so that nothing is between its start and its place above; set when all is to end."""
 PATIENCE = 20.0
 """Seconds that a run may take to end when it is asked to."""
 INDICES = ("model_index.json", "config.json")
@@ -133,15 +135,18 @@ def launched(arguments: Sequence[str], log: Path, env: Mapping[str, str] = NOTHI
     """Runs ``rnr`` with ``arguments`` in a process of its own, offline, with ``env`` added to the environment. None if all is
     well, else why it failed, in a line; all it said is in ``log``."""
     with log.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            [*RNR, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env={"HF_HUB_OFFLINE": "1", **os.environ, **env},
-            start_new_session=True,
-        )
-        LAUNCHED.add(process)
+        with LAUNCHING:
+            if OVER.is_set():
+                return "told to end before it began"
+            process = subprocess.Popen(
+                [*RNR, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={"HF_HUB_OFFLINE": "1", **os.environ, **env},
+                start_new_session=True,
+            )
+            LAUNCHED.add(process)
         try:
             status = process.wait()
         finally:
@@ -153,11 +158,14 @@ def launched(arguments: Sequence[str], log: Path, env: Mapping[str, str] = NOTHI
 def ending_together(patience: float) -> Iterator[None]:
     """Ctrl-C, SIGTERM, SIGHUP and an error of our own within end what was :func:`launched`, with all that it has begun. What
     has not ended within ``patience`` seconds is killed; whoever launches what launches others must have more of it."""
+    OVER.clear()
     with sigterm_raises():
         try:
             yield
         except BaseException:
             with undisturbed():
+                with LAUNCHING:
+                    OVER.set()
                 running, until = list(LAUNCHED), time.monotonic() + patience
                 for process in running:
                     _end(process, signal.SIGTERM)
@@ -178,7 +186,7 @@ def run_all(chains: Sequence[Sequence[Run]], jobs: int = 1) -> dict[Path, str]:
     those before it in its chain. Returns why each that failed did, by its folder. Ctrl-C, SIGTERM, or an error of our own,
     ends the runs that are under way and begins no other."""
     faults: dict[Path, str] = {}
-    env, over = share_of_cores(min(jobs, len(chains))), threading.Event()
+    env = share_of_cores(min(jobs, len(chains)))
     with progress("runs") as bar, ThreadPoolExecutor(jobs) as pool, ending_together(PATIENCE):
         task = bar.add_task("", total=sum(map(len, chains)))
 
@@ -187,7 +195,7 @@ def run_all(chains: Sequence[Sequence[Run]], jobs: int = 1) -> dict[Path, str]:
 
         def follow(chain: Sequence[Run]) -> None:
             for run in chain:
-                if over.is_set():
+                if OVER.is_set():
                     return
                 if run.done():
                     tell(run, "done before")
@@ -198,12 +206,8 @@ def run_all(chains: Sequence[Sequence[Run]], jobs: int = 1) -> dict[Path, str]:
                     tell(run, f"no result: {fault}")
                 bar.advance(task)
 
-        try:
-            for chain in as_completed([pool.submit(follow, chain) for chain in chains]):
-                chain.result()
-        except BaseException:
-            over.set()
-            raise
+        for chain in as_completed([pool.submit(follow, chain) for chain in chains]):
+            chain.result()
     return {run.folder: faults[run.folder] for chain in chains for run in chain if run.folder in faults}
 
 

@@ -4,7 +4,9 @@ import dataclasses
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -162,6 +164,27 @@ def test_sigterm_ends_what_runs_down_to_the_children_of_a_foreign_command(run, t
     while Path(f"/proc/{child.read_text()}").exists():
         assert time.monotonic() < until, "the command's child goes on"
         time.sleep(0.05)
+
+
+def test_what_is_launched_in_the_moment_of_the_end_is_ended_too(run, tmp_path, monkeypatch):
+    """As the end begins, the first run is being launched, and the second waits for its turn."""
+    (tmp_path / "fake.py").write_text("import time; time.sleep(600)")
+    plain, launching = subprocess.Popen, threading.Event()
+
+    def slow(*arguments, **named):
+        process = plain(*arguments, **named)
+        launching.set()
+        time.sleep(0.5)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", slow)
+    faults = []
+    with pytest.raises(KeyError), ThreadPoolExecutor(2) as pool, row_runs.ending_together(30):
+        pool.submit(lambda: faults.append(run.once()))
+        launching.wait(60)
+        pool.submit(lambda: faults.append(dataclasses.replace(run, folder=tmp_path / "b").once()))
+        raise KeyError
+    assert sorted(faults) == ["it said nothing", "told to end before it began"]
 
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('begun', flush=True); time.sleep(600)"
