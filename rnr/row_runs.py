@@ -164,9 +164,9 @@ def ending_together(patience: float) -> Iterator[None]:
             yield
         except BaseException:
             with undisturbed():
+                OVER.set()
                 with LAUNCHING:
-                    OVER.set()
-                running, until = list(LAUNCHED), time.monotonic() + patience
+                    running, until = list(LAUNCHED), time.monotonic() + patience
                 for process in running:
                     _end(process, signal.SIGTERM)
                 for process in running:

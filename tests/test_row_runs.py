@@ -109,6 +109,11 @@ def test_a_failure_does_not_keep_the_rest_from_running(run):
     assert list(run_all(chains, jobs=2)) == [each.folder for chain in chains for each in chain]
 
 
+def heeding_ctrl_c():
+    """What a shell starts in the background ignores it, and so does whatever that starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_what_runs_and_begins_nothing_else(run, tmp_path):
     (tmp_path / "fake.py").write_text("import time\nprint('begun', flush=True)\ntime.sleep(600)")
     script = (
@@ -119,7 +124,9 @@ def test_ctrl_c_ends_what_runs_and_begins_nothing_else(run, tmp_path):
         "row_runs.run_all([runs[:2], runs[2:]], jobs=int(sys.argv[1]))\n"
     )
     for jobs, begun in (("1", "a"), ("2", "ac")):
-        process = subprocess.Popen([sys.executable, "-c", script, jobs], stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, jobs], stderr=subprocess.PIPE, text=True, preexec_fn=heeding_ctrl_c
+        )
         logs = {name: tmp_path / name / "test.log" for name in "abc"}
         until = time.monotonic() + 60
         while not all(logs[name].exists() and logs[name].read_text() for name in begun):
