@@ -29,15 +29,15 @@ def a_gpu():
     assert torch.cuda.is_available(), "these tests are for a machine with a GPU"
 
 
-def degraded_on(device, degrader):
-    """A crop of a photo that ships, four draws."""
+def degraded_on(device, degrader, draws=4):
+    """A crop of a photo that ships, degraded ``draws`` times."""
     photos = PhotoDataset(shipped_photos("test")[:1], seed=0)
     (visits,) = list(WholePhotoBatches(photos.photos, 1))
     batch = collate([photos[visits[0]]])
-    clean = batch.photo[..., 40:296, 40:296].expand(4, -1, -1, -1).to(device).float() / 255
-    depth = batch.depth[..., 40:296, 40:296].expand(4, -1, -1, -1).to(device)
-    batch = CleanBatch(batch.photo, depth, batch.index.expand(4), torch.arange(4))
-    return degrade(clean, batch, degrader, [None] * 4, ["photo"] * 4, Jpeg(share=0.5))
+    clean = batch.photo[..., 40:296, 40:296].expand(draws, -1, -1, -1).to(device).float() / 255
+    depth = batch.depth[..., 40:296, 40:296].expand(draws, -1, -1, -1).to(device)
+    batch = CleanBatch(batch.photo, depth, batch.index.expand(draws), torch.arange(draws))
+    return degrade(clean, batch, degrader, [None] * draws, ["photo"] * draws, Jpeg(share=0.5))
 
 
 def test_photos_are_degraded_as_on_a_cpu():
@@ -52,10 +52,14 @@ def test_photos_are_degraded_as_on_a_cpu():
 
 
 def test_rain_and_noise_are_as_heavy_as_on_a_cpu():
-    here, there = degraded_on("cuda", Degrader()), degraded_on("cpu", Degrader())
+    # The same drops fall elsewhere, so that one photo's severity differs by a few points: not so their mean.
+    here, there = (degraded_on(device, Degrader(), draws=64).truth for device in ("cuda", "cpu"))
     for kind in ("rain", "noise"):
-        assert any(truth[kind] is not None for truth in there.truth), kind
-    assert_alike(here.truth, there.truth, abs=2)
+        pairs = [(ours[kind], theirs[kind]) for ours, theirs in zip(here, there, strict=True) if theirs[kind]]
+        assert len(pairs) > 32, kind
+        ours, theirs = (torch.tensor([found.severity for found in side]) for side in zip(*pairs, strict=True))
+        assert (ours - theirs).mean().abs() < 0.75, kind
+        assert (ours - theirs).abs().max() < 5, kind
 
 
 def assert_alike(ours, theirs, abs):
