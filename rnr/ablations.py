@@ -1,7 +1,8 @@
 """Table 3: the same two stages trained again with one part of the diagnosis, or of the training, left out.
 
 Each row is an overlay in ``lightning_configs/ablations``, and another file another row; all rows share every other setting,
-seed and photo. What each row means where the paper does not say stands in ``docs/deviations.md``.
+seed and photo. What each row means where the paper does not say stands in ``docs/deviations.md``. Other folders of overlays
+make other tables, such as ``lightning_configs/parts``, what each part of the compact restorer brings.
 """
 
 import argparse
@@ -36,12 +37,13 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/ablations"), help="folder (runs/ablations)")
     parser.add_argument("--configs", type=Path, default=Path("lightning_configs"), help="folder (lightning_configs)")
+    parser.add_argument("--rows", default="ablations", help="folder of overlays therein (ablations: those of Table 3)")
     parser.add_argument("--sft-steps", type=int, default=40, help="steps of stage 2 a row (default 40: a quick look)")
-    parser.add_argument("--grpo-steps", type=int, default=4, help="steps of stage 3 a row (default 4)")
+    parser.add_argument("--grpo-steps", type=int, default=4, help="steps of stage 3 a row (default 4; 0: none)")
     parser.add_argument("--jobs", type=at_least_one, default=1, metavar="N", help="rows at a time (default 1)")
     args, options = parser.parse_known_args(argv)
     try:
-        rows = _rows(args.configs / "ablations")
+        rows = _rows(args.configs / args.rows, args.grpo_steps > 0)
     except ValueError as error:
         parser.error(str(error))
     # The full model comes first: the row before its third stage is tested on the way.
@@ -55,23 +57,27 @@ def main(argv: Sequence[str]) -> int:
     for row, why in mismatched(files, REFERENCE).items():
         faults[folders[row]] = why
         del files[row]
-    budget = f"{args.sft_steps} + {args.grpo_steps} steps"
-    title = f"Table 3 at {budget}, measured; differences to the full model with 95 % intervals over photos"
-    tables = {title: compared(files, REFERENCE), published.title(3): published.rows(published.TABLE_3)}
+    budget = f"{args.sft_steps} + {args.grpo_steps} steps" if args.grpo_steps else f"{args.sft_steps} steps"
+    printed = args.rows == parser.get_default("rows")
+    name = "Table 3" if printed else f"{args.configs / args.rows}"
+    title = f"{name} at {budget}, measured; differences to the full model with 95 % intervals over photos"
+    tables = {title: compared(files, REFERENCE)}
+    if printed:
+        tables[published.title(3)] = published.rows(published.TABLE_3)
     for each, table in tables.items():
         show(each, table)
     missing = "".join(f"- {folder}: no result: {reason}\n" for folder, reason in faults.items())
-    measured, paper = (f"## {each}\n\n{markdown(table)}" for each, table in tables.items())
-    write_whole(f"{measured}\n{missing}\n{paper}", args.output / "table3.md")
+    measured, *paper = (f"## {each}\n\n{markdown(table)}" for each, table in tables.items())
+    write_whole("\n".join([measured + "\n" + missing, *paper]), args.output / "table3.md")
     begun_with = [name for chain in chains for name in chain[0].weights]
     seed = common_seed([run for chain in chains for run in chain if run.folder in {folders[row] for row in files}])
     record(["ablations", *argv], tables, seed, begun_with).write(args.output / "table3.json")
     return 1 if faults else 0
 
 
-def _rows(folder: Path) -> list[str]:
+def _rows(folder: Path, third_stage: bool) -> list[str]:
     """In the order of the table: the paper's, those of one's own, the full model."""
-    found = {path.stem for path in folder.glob("*.yaml")} | {BEFORE_RL}
+    found = {path.stem for path in folder.glob("*.yaml")} | ({BEFORE_RL} if third_stage else set())
     if REFERENCE not in found:
         raise ValueError(f"{folder}: has no {REFERENCE}.yaml to compare with")
     paper = [row for row in ROWS if row in found]
@@ -79,16 +85,20 @@ def _rows(folder: Path) -> list[str]:
 
 
 def _runs(row: str, args: argparse.Namespace, options: Sequence[str]) -> list[Run]:
-    """Stage 2, stage 3 on what it left, and the test of the latter; of the full model also that of the former."""
-    folder, overlay = args.output / row, args.configs / "ablations" / f"{row}.yaml"
+    """Stage 2, stage 3 on what it left, and the test of the latter; of the full model also that of the former. Without a
+    third stage the test of stage 2."""
+    folder, overlay = args.output / row, args.configs / args.rows / f"{row}.yaml"
     stage2, stage3 = ((args.configs / f"{stage}.yaml", overlay) for stage in ("restorer_sft", "grpo"))
 
     def start(root: Path) -> str:
         return f"--model.init_args.restorer.init_args.checkpoint={weights_of(root)}"
 
     sft, grpo = folder / "sft", folder / "grpo"
+    learned = Run("fit", sft, stage2, (*options, f"--trainer.max_steps={args.sft_steps}"))
+    if not args.grpo_steps:
+        return [learned, Run("test", folder, stage2, (*options, start(sft)))]
     runs = [
-        Run("fit", sft, stage2, (*options, f"--trainer.max_steps={args.sft_steps}")),
+        learned,
         # Validated when it ends, or the best average would still be its start.
         Run("fit", grpo, stage3, (*options, *(f"--trainer.{name}={args.grpo_steps}" for name in BUDGET), start(sft))),
         Run("test", folder, stage3, (*options, start(grpo))),

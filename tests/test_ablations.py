@@ -74,3 +74,15 @@ def test_another_overlay_is_another_row(said, tmp_path, capsys):
     with pytest.raises(SystemExit):
         ablations.main(["--configs", str(tmp_path / "configs")])
     assert "has no full.yaml to compare with" in capsys.readouterr().err
+
+
+def test_other_rows_without_a_third_stage(said):
+    assert ablations.main(["--configs", str(CONFIGS), "--rows=parts", "--grpo-steps=0", "--sft-steps=5"]) == 0
+    (title,), (table,) = zip(*Record.read(Path("runs/ablations/table3.json")).tables.items(), strict=True)
+    assert title.startswith(f"{CONFIGS / 'parts'} at 5 steps, measured")
+    parts = {path.stem for path in (CONFIGS / "parts").glob("*.yaml")}
+    assert [row[""] for row in table] == [*sorted(parts - {"full"}), "full"]
+    assert "Table 3" not in Path("runs/ablations/table3.md").read_text()
+    commands = [line.split() for line in said.read_text().splitlines() if "parts/full.yaml" in line]
+    assert [line[0] for line in commands] == ["fit", "test"]
+    assert all(f"--config={CONFIGS / 'restorer_sft.yaml'}" in line for line in commands)

@@ -27,6 +27,7 @@ PAIRS = [
         for base in BASES[1:]
         for path in sorted((CONFIGS / "ablations").glob("*.yaml"))
     ),
+    *(("restorer_sft", f"parts/{path.stem}") for path in sorted((CONFIGS / "parts").glob("*.yaml"))),
 ]
 
 

@@ -7,8 +7,9 @@ brightness statistics) and as the map of the fog, so that large photos can go th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,15 +31,28 @@ from rnr.models.weights import save_module, saved_module
 NAME = "rnr.models.compact.CompactRestorer"
 AT_ONCE = 2  # candidates of a rollout that go through the networks together
 LEAST_ERROR = 1e-5  # mean squared error, 50 dB, below which nothing is left to learn
+INVERTED = ("fog", "shake", "noise")
 STATISTICS = 15  # mean, deviation and three quantiles of each channel
 
 
 @dataclass(frozen=True)
 class CompactSize:
-    """Of the network that refines and of the one that finds the fog."""
+    """Of the network that refines and of the one that finds the fog. inverted: what the physics undoes, of fog, shake and
+    noise; the rest is left to the networks."""
 
     refine: UNetSize = UNetSize(widths=(32, 64, 128), blocks=(2, 2, 4))
     haze: UNetSize = UNetSize(widths=(24, 48, 64, 96, 128), blocks=(1, 1, 2, 2, 2))
+    inverted: tuple[str, ...] = INVERTED
+
+    def __post_init__(self) -> None:
+        if wrong := set(self.inverted) - set(INVERTED):
+            raise ValueError(f"the physics inverts {', '.join(INVERTED)}, not {', '.join(sorted(wrong))}")
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> "CompactSize":
+        """From what JSON makes of one."""
+        refine, haze = (UNetSize.of(config[name]) for name in ("refine", "haze"))
+        return cls(refine, haze, tuple(config.get("inverted", INVERTED)))
 
 
 class CompactRestorer(TrainableRestorer):
@@ -68,7 +82,7 @@ class CompactRestorer(TrainableRestorer):
         super().__init__()
         if checkpoint is not None:
             weights, saved = saved_module(checkpoint, NAME, "compact restorer")
-            size = CompactSize(UNetSize.of(saved["refine"]), UNetSize.of(saved["haze"]))
+            size = CompactSize.of(saved)
         self.size, self.ssim_weight, self.jitter, self.tile, self.overlap = size, ssim_weight, jitter, tile, overlap
         self.haze = HazeNetwork(LENGTH + STATISTICS, size.haze)
         self.network = UNet(11, 6, LENGTH + STATISTICS, size.refine).to(memory_format=torch.channels_last)
@@ -122,7 +136,8 @@ class CompactRestorer(TrainableRestorer):
 
     def see(self, images: Tensor, diagnoses: Sequence[Diagnosis | None]) -> tuple[Physics, Tensor, Haze]:
         """What the diagnosis and the whole photo, shrunk, say: the physics, facts (B, D) for the networks, the fog."""
-        physics = Physics.of(diagnoses, images)
+        left = dict.fromkeys(set(INVERTED) - set(self.size.inverted))
+        physics = Physics.of([diagnosis and replace(diagnosis, **left) for diagnosis in diagnoses], images)
         facts = torch.cat([encode(diagnoses, images), statistics(images)], dim=1)
         return physics, facts, self.haze(images, physics, facts)
 

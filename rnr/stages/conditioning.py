@@ -18,7 +18,7 @@ class Conditioning:
     """How diagnoses are mixed in training; validation and test always take the reasoner's, or the truth without one.
 
     fields: what of a diagnosis the restorer ever sees (Table 3's rows are choices of these). Presence comes with its
-        chance.
+        chance. None of them: it is given no diagnosis at all, a blind restorer.
     predicted: share of training batches with the reasoner's own diagnoses; the others have the truth.
     none: of the photos that are given the truth, share from which it is withheld.
     drop: of these, share of which one present degradation is called absent.
@@ -39,7 +39,7 @@ class Conditioning:
     doubt: float = 0.0
 
     def __post_init__(self) -> None:
-        Diagnosis().keep(self.fields)  # raises for fields that do not exist
+        Diagnosis().keep(self.fields or ["presence"])  # raises for fields that do not exist
         for name in ("predicted", "none", "drop", "withhold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"conditioning.{name} must lie within [0, 1], got {getattr(self, name):g}")
@@ -50,6 +50,8 @@ class Conditioning:
         self, batch: DegradedBatch, reasoner: Reasoner | None, generator: torch.Generator
     ) -> list[Diagnosis | None]:
         """What the restorer is given of a training batch. An answer that does not parse counts as no diagnosis."""
+        if not self.fields:
+            return [None] * len(batch.truth)
         predicted = torch.rand((), generator=generator) < self.predicted
         if predicted and reasoner is not None:
             shape = (len(batch.degraded), len(KINDS))
@@ -80,4 +82,6 @@ class Conditioning:
 
     def keep(self, answers: Sequence[Diagnosis | ParseFailure | None]) -> list[Diagnosis | None]:
         """``answers`` cut down to ``fields``; what did not parse is no diagnosis."""
+        if not self.fields:
+            return [None] * len(answers)
         return [answer.keep(self.fields) if isinstance(answer, Diagnosis) else None for answer in answers]

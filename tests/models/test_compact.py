@@ -90,6 +90,22 @@ def test_saved_and_loaded_it_is_the_same_to_the_bit(tmp_path):
     assert loaded.restore(images(5), MIXED, range(5)).equal(model.restore(images(5), MIXED, range(5)))
 
 
+def test_what_the_physics_leaves_alone_is_saved_and_told_to_the_network_all_the_same(tmp_path):
+    size = dataclasses.replace(SIZE, inverted=("noise",))
+    CompactRestorer(size=size).save(tmp_path)
+    model = CompactRestorer(str(tmp_path))
+    assert model.size == size
+    (physics, facts, haze), all_of_it = model.see(images(1), [ALL]), restorer().see(images(1), [ALL])
+    noise = Physics.of([Diagnosis(noise=ALL.noise)], images(1))
+    assert all(ours.equal(theirs) for ours, theirs in zip(vars(physics).values(), vars(noise).values(), strict=True))
+    assert (haze.t == 1).all() and (all_of_it[2].t < 1).any() and facts.equal(all_of_it[1])
+
+
+def test_physics_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="the physics inverts fog, shake, noise, not rain"):
+        dataclasses.replace(SIZE, inverted=("fog", "rain"))
+
+
 def test_of_several_checkpoints_the_first_that_is_there_is_loaded(tmp_path):
     model = restorer()
     model.save(tmp_path / "mine")

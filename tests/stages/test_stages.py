@@ -221,6 +221,13 @@ def test_conditioning_states_only_its_fields():
     assert stated[0].fog.transmission == 0.5
 
 
+@pytest.mark.parametrize("predicted", [0, 1])
+def test_without_fields_a_restorer_is_blind_and_no_reasoner_is_asked(predicted):
+    blind = Conditioning(fields=[], predicted=predicted)
+    assert blind.train(batch_of(TRUTH[:3]), object(), torch.Generator()) == [None] * 3
+    assert blind.keep(TRUTH[:2]) == [None] * 2
+
+
 @pytest.mark.parametrize("predicted", [0, 1], ids=["the truth", "the reasoner's word"])
 def test_conditioning_withholds_each_field_by_itself(predicted):
     class Says:
