@@ -35,13 +35,14 @@ def main(argv: Sequence[str]) -> int:
         description="Train and test the rows of Table 3; what is done is not done again. Options that are not listed go to "
         "every fit and test, such as --data.sources.train=[DIR] --data.sources.test=[DIR].",
     )
-    parser.add_argument("-o", "--output", type=Path, default=Path("runs/ablations"), help="folder (runs/ablations)")
+    parser.add_argument("-o", "--output", type=Path, help="folder (runs/ROWS)")
     parser.add_argument("--configs", type=Path, default=Path("lightning_configs"), help="folder (lightning_configs)")
-    parser.add_argument("--rows", default="ablations", help="folder of overlays therein (ablations: those of Table 3)")
+    parser.add_argument("--rows", default="ablations", help="folder of overlays therein (ablations: Table 3)")
     parser.add_argument("--sft-steps", type=int, default=40, help="steps of stage 2 a row (default 40: a quick look)")
     parser.add_argument("--grpo-steps", type=int, default=4, help="steps of stage 3 a row (default 4; 0: none)")
     parser.add_argument("--jobs", type=at_least_one, default=1, metavar="N", help="rows at a time (default 1)")
     args, options = parser.parse_known_args(argv)
+    output = args.output = args.output or Path("runs") / args.rows
     try:
         rows = _rows(args.configs / args.rows, args.grpo_steps > 0)
     except ValueError as error:
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     # The full model comes first: the row before its third stage is tested on the way.
     chains = [_runs(row, args, options) for row in sorted(set(rows) - {BEFORE_RL}, key=lambda row: row != REFERENCE)]
     faults = run_all(chains, args.jobs)
-    folders = {row: args.output / row for row in rows}
+    folders = {row: output / row for row in rows}
     files = {row: [folder / "test.csv"] for row, folder in folders.items() if folder not in faults}
     if REFERENCE not in files:
         print(f"error: there is no table without the row {REFERENCE}: {faults[folders[REFERENCE]]}", file=sys.stderr)
@@ -68,10 +69,10 @@ def main(argv: Sequence[str]) -> int:
         show(each, table)
     missing = "".join(f"- {folder}: no result: {reason}\n" for folder, reason in faults.items())
     measured, *paper = (f"## {each}\n\n{markdown(table)}" for each, table in tables.items())
-    write_whole("\n".join([measured + "\n" + missing, *paper]), args.output / "table3.md")
+    write_whole("\n".join([measured + "\n" + missing, *paper]), output / "ablations.md")
     begun_with = [name for chain in chains for name in chain[0].weights]
     seed = common_seed([run for chain in chains for run in chain if run.folder in {folders[row] for row in files}])
-    record(["ablations", *argv], tables, seed, begun_with).write(args.output / "table3.json")
+    record(["ablations", *argv], tables, seed, begun_with).write(output / "ablations.json")
     return 1 if faults else 0
 
 

@@ -54,7 +54,7 @@ PLACES = {
     "calibrate": Place(("--figure", "{}/reliability.png"), "reliability.json", ("reliability.png",)),
     "real": Place(("-o", "{}"), "real.json"),
     "grpo-compare": Place(("-o", "{}"), "compare.json"),
-    "ablations": Place(("-o", "{}"), "table3.json"),
+    "ablations": Place(("-o", "{}"), "ablations.json"),
     "baselines": Place(("-o", "{}"), "table2.json"),
 }
 

@@ -40,12 +40,12 @@ def said(tmp_path, monkeypatch):
 def test_rows(said, capsys):
     options = ["--configs", str(CONFIGS), "--sft-steps=5", "--data.eval_draws=2"]
     assert ablations.main(options) == 1  # one row has failed
-    _, measured, printed = Path("runs/ablations/table3.md").read_text().split("## ")
+    _, measured, printed = Path("runs/ablations/ablations.md").read_text().split("## ")
     rows = [line.split(" | ")[0].strip("| ") for line in measured.splitlines() if line.startswith("| ")]
     assert rows[2:] == ["without_reasoner_sft", "without_parameters", "without_semantics", "without_rl", "full"]
     assert measured.startswith("Table 3 at 5 + 4 steps") and "| without_rl | 19.50 | -0.50 [-0.50, -0.50] |" in measured
     assert "- runs/ablations/without_score: no result: no weights in runs/ablations/without_score/grpo/weights" in measured
-    table, paper = Record.read(Path("runs/ablations/table3.json")).tables.values()
+    table, paper = Record.read(Path("runs/ablations/ablations.json")).tables.values()
     assert markdown(table) in measured and markdown(paper) in printed
     assert "as the paper prints it" in printed and "| w/o RL | 18.9478 |" in printed
 
@@ -67,7 +67,7 @@ def test_another_overlay_is_another_row(said, tmp_path, capsys):
     (tmp_path / "configs" / "ablations" / "without_score.yaml").unlink()
     (tmp_path / "configs" / "ablations" / "mine.yaml").write_text("model: {init_args: {conditioning: {jitter: 0.5}}}")
     assert ablations.main(["--configs", str(tmp_path / "configs")]) == 0
-    table, _ = Record.read(Path("runs/ablations/table3.json")).tables.values()
+    table, _ = Record.read(Path("runs/ablations/ablations.json")).tables.values()
     paper = ["without_reasoner_sft", "without_parameters", "without_semantics", "without_rl"]
     assert [row[""] for row in table] == [*paper, "mine", "full"]
     (tmp_path / "configs" / "ablations" / "full.yaml").unlink()
@@ -78,11 +78,11 @@ def test_another_overlay_is_another_row(said, tmp_path, capsys):
 
 def test_other_rows_without_a_third_stage(said):
     assert ablations.main(["--configs", str(CONFIGS), "--rows=parts", "--grpo-steps=0", "--sft-steps=5"]) == 0
-    (title,), (table,) = zip(*Record.read(Path("runs/ablations/table3.json")).tables.items(), strict=True)
+    (title,), (table,) = zip(*Record.read(Path("runs/parts/ablations.json")).tables.items(), strict=True)
     assert title.startswith(f"{CONFIGS / 'parts'} at 5 steps, measured")
     parts = {path.stem for path in (CONFIGS / "parts").glob("*.yaml")}
     assert [row[""] for row in table] == [*sorted(parts - {"full"}), "full"]
-    assert "Table 3" not in Path("runs/ablations/table3.md").read_text()
+    assert "Table 3" not in Path("runs/parts/ablations.md").read_text()
     commands = [line.split() for line in said.read_text().splitlines() if "parts/full.yaml" in line]
     assert [line[0] for line in commands] == ["fit", "test"]
     assert all(f"--config={CONFIGS / 'restorer_sft.yaml'}" in line for line in commands)
