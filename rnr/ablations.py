@@ -35,22 +35,22 @@ def main(argv: Sequence[str]) -> int:
         description="Train and test the rows of Table 3; what is done is not done again. Options that are not listed go to "
         "every fit and test, such as --data.sources.train=[DIR] --data.sources.test=[DIR].",
     )
-    parser.add_argument("-o", "--output", type=Path, help="folder (runs/ROWS)")
+    parser.add_argument("-o", "--output", type=Path, help="folder (runs/OVERLAYS)")
     parser.add_argument("--configs", type=Path, default=Path("lightning_configs"), help="folder (lightning_configs)")
-    parser.add_argument("--rows", default="ablations", help="folder of overlays therein (ablations: Table 3)")
+    parser.add_argument("--overlays", default="ablations", help="whose rows, a folder therein (ablations: Table 3)")
     parser.add_argument("--sft-steps", type=int, default=40, help="steps of stage 2 a row (default 40: a quick look)")
     parser.add_argument("--grpo-steps", type=int, default=4, help="steps of stage 3 a row (default 4; 0: none)")
     parser.add_argument("--jobs", type=at_least_one, default=1, metavar="N", help="rows at a time (default 1)")
     args, options = parser.parse_known_args(argv)
-    output = args.output = args.output or Path("runs") / args.rows
+    args.output = args.output or Path("runs") / args.overlays
     try:
-        rows = _rows(args.configs / args.rows, args.grpo_steps > 0)
+        rows = _rows(args.configs / args.overlays, args.grpo_steps > 0)
     except ValueError as error:
         parser.error(str(error))
     # The full model comes first: the row before its third stage is tested on the way.
     chains = [_runs(row, args, options) for row in sorted(set(rows) - {BEFORE_RL}, key=lambda row: row != REFERENCE)]
     faults = run_all(chains, args.jobs)
-    folders = {row: output / row for row in rows}
+    folders = {row: args.output / row for row in rows}
     files = {row: [folder / "test.csv"] for row, folder in folders.items() if folder not in faults}
     if REFERENCE not in files:
         print(f"error: there is no table without the row {REFERENCE}: {faults[folders[REFERENCE]]}", file=sys.stderr)
@@ -58,9 +58,9 @@ def main(argv: Sequence[str]) -> int:
     for row, why in mismatched(files, REFERENCE).items():
         faults[folders[row]] = why
         del files[row]
-    budget = f"{args.sft_steps} + {args.grpo_steps} steps" if args.grpo_steps else f"{args.sft_steps} steps"
-    printed = args.rows == parser.get_default("rows")
-    name = "Table 3" if printed else f"{args.configs / args.rows}"
+    budget = f"{args.sft_steps} + {args.grpo_steps} steps" if args.grpo_steps > 0 else f"{args.sft_steps} steps"
+    printed = args.overlays == parser.get_default("overlays")
+    name = "Table 3" if printed else f"{args.configs / args.overlays}"
     title = f"{name} at {budget}, measured; differences to the full model with 95 % intervals over photos"
     tables = {title: compared(files, REFERENCE)}
     if printed:
@@ -69,10 +69,10 @@ def main(argv: Sequence[str]) -> int:
         show(each, table)
     missing = "".join(f"- {folder}: no result: {reason}\n" for folder, reason in faults.items())
     measured, *paper = (f"## {each}\n\n{markdown(table)}" for each, table in tables.items())
-    write_whole("\n".join([measured + "\n" + missing, *paper]), output / "ablations.md")
+    write_whole("\n".join([measured + "\n" + missing, *paper]), args.output / "ablations.md")
     begun_with = [name for chain in chains for name in chain[0].weights]
     seed = common_seed([run for chain in chains for run in chain if run.folder in {folders[row] for row in files}])
-    record(["ablations", *argv], tables, seed, begun_with).write(output / "ablations.json")
+    record(["ablations", *argv], tables, seed, begun_with).write(args.output / "ablations.json")
     return 1 if faults else 0
 
 
@@ -88,7 +88,7 @@ def _rows(folder: Path, third_stage: bool) -> list[str]:
 def _runs(row: str, args: argparse.Namespace, options: Sequence[str]) -> list[Run]:
     """Stage 2, stage 3 on what it left, and the test of the latter; of the full model also that of the former. Without a
     third stage the test of stage 2."""
-    folder, overlay = args.output / row, args.configs / args.rows / f"{row}.yaml"
+    folder, overlay = args.output / row, args.configs / args.overlays / f"{row}.yaml"
     stage2, stage3 = ((args.configs / f"{stage}.yaml", overlay) for stage in ("restorer_sft", "grpo"))
 
     def start(root: Path) -> str:
@@ -96,7 +96,7 @@ def _runs(row: str, args: argparse.Namespace, options: Sequence[str]) -> list[Ru
 
     sft, grpo = folder / "sft", folder / "grpo"
     learned = Run("fit", sft, stage2, (*options, f"--trainer.max_steps={args.sft_steps}"))
-    if not args.grpo_steps:
+    if args.grpo_steps <= 0:
         return [learned, Run("test", folder, stage2, (*options, start(sft)))]
     runs = [
         learned,

@@ -77,7 +77,7 @@ def test_another_overlay_is_another_row(said, tmp_path, capsys):
 
 
 def test_other_rows_without_a_third_stage(said):
-    assert ablations.main(["--configs", str(CONFIGS), "--rows=parts", "--grpo-steps=0", "--sft-steps=5"]) == 0
+    assert ablations.main(["--configs", str(CONFIGS), "--overlays=parts", "--grpo-steps=0", "--sft-steps=5"]) == 0
     (title,), (table,) = zip(*Record.read(Path("runs/parts/ablations.json")).tables.items(), strict=True)
     assert title.startswith(f"{CONFIGS / 'parts'} at 5 steps, measured")
     parts = {path.stem for path in (CONFIGS / "parts").glob("*.yaml")}
