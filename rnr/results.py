@@ -20,7 +20,6 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -188,7 +187,7 @@ def _run_all(commands: Sequence[Command], jobs: int) -> bool:
             _tell(f"took {time.monotonic() - start:.0f} s: {command.line}")
         return fault is None
 
-    with ThreadPoolExecutor(jobs) as pool, ending_together(3 * PATIENCE):
+    with ending_together(jobs, 3 * PATIENCE) as pool:
         try:
             return all(list(pool.map(run, commands)))
         except BaseException:

@@ -155,25 +155,32 @@ def launched(arguments: Sequence[str], log: Path, env: Mapping[str, str] = NOTHI
 
 
 @contextmanager
-def ending_together(patience: float) -> Iterator[None]:
-    """Ctrl-C, SIGTERM, SIGHUP and an error of our own within end what was :func:`launched`, with all that it has begun. What
-    has not ended within ``patience`` seconds is killed; whoever launches what launches others must have more of it."""
-    OVER.clear()
-    with sigterm_raises():
-        try:
-            yield
-        except BaseException:
-            with undisturbed():
-                OVER.set()
-                with LAUNCHING:
-                    running, until = list(LAUNCHED), time.monotonic() + patience
-                for process in running:
-                    _end(process, signal.SIGTERM)
-                for process in running:
-                    with suppress(subprocess.TimeoutExpired):
-                        process.wait(max(0.0, until - time.monotonic()))
-                    _end(process, signal.SIGKILL)
-            raise
+def ending_together(jobs: int, patience: float) -> Iterator[ThreadPoolExecutor]:
+    """Yields ``jobs`` threads to launch from. Ctrl-C, SIGTERM, SIGHUP and an error of our own within end what was
+    :func:`launched`, with all that it has begun, and nothing more is launched until the threads have ended as well. What has
+    not ended within ``patience`` seconds is killed; whoever launches what launches others must have more of it."""
+    try:
+        with ThreadPoolExecutor(jobs) as pool, sigterm_raises():
+            try:
+                yield pool
+            except BaseException:
+                with undisturbed():
+                    _end_launched(patience)
+                raise
+    finally:
+        OVER.clear()
+
+
+def _end_launched(patience: float) -> None:
+    OVER.set()
+    with LAUNCHING:
+        running, until = list(LAUNCHED), time.monotonic() + patience
+    for process in running:
+        _end(process, signal.SIGTERM)
+    for process in running:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, until - time.monotonic()))
+        _end(process, signal.SIGKILL)
 
 
 def _end(process: subprocess.Popen, number: signal.Signals) -> None:
@@ -187,7 +194,7 @@ def run_all(chains: Sequence[Sequence[Run]], jobs: int = 1) -> dict[Path, str]:
     ends the runs that are under way and begins no other."""
     faults: dict[Path, str] = {}
     env = share_of_cores(min(jobs, len(chains)))
-    with progress("runs") as bar, ThreadPoolExecutor(jobs) as pool, ending_together(PATIENCE):
+    with progress("runs") as bar, ending_together(jobs, PATIENCE) as pool:
         task = bar.add_task("", total=sum(map(len, chains)))
 
         def tell(run: Run, what: str) -> None:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -186,12 +185,14 @@ def test_what_is_launched_in_the_moment_of_the_end_is_ended_too(run, tmp_path, m
 
     monkeypatch.setattr(subprocess, "Popen", slow)
     faults = []
-    with pytest.raises(KeyError), ThreadPoolExecutor(2) as pool, row_runs.ending_together(30):
+    with pytest.raises(KeyError), row_runs.ending_together(2, 30) as pool:
         pool.submit(lambda: faults.append(run.once()))
         launching.wait(60)
         pool.submit(lambda: faults.append(dataclasses.replace(run, folder=tmp_path / "b").once()))
         raise KeyError
     assert sorted(faults) == ["it said nothing", "told to end before it began"]
+    (tmp_path / "fake.py").write_text(FAKE)
+    assert run.once() is None, "what ended then keeps nothing from running now"
 
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('begun', flush=True); time.sleep(600)"
