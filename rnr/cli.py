@@ -1,5 +1,6 @@
 """The ``rnr`` command: its own commands for photos and data, and LightningCLI's for training and evaluation."""
 
+import os
 import sys
 from importlib import import_module
 
@@ -46,9 +47,16 @@ FUNCTIONS = {**PHOTO_COMMANDS, **DATA_COMMANDS, **REASONER_COMMANDS, **PAPER_COM
 """A function of ``rnr`` by its command: it takes the rest of the command line and returns the exit status."""
 
 
+SPINS = 3000
+"""How often a thread of OpenMP asks whether there is more to do before it sleeps. As OpenMP has it, 300,000 times: wherever
+another program wants a core, threads that ask keep those waiting that work."""
+
+
 def main() -> None:
     """Entry point. Exit status: 0; 1 if a photo or a run failed; 2 if the command line is wrong."""
     name, *rest = sys.argv[1:] or ["--help"]
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))  # read as torch is imported
     # Imported only when called for: torch and its kin take seconds.
     if name in ("-h", "--help"):
         print(_help())

@@ -1,6 +1,7 @@
 """The commands for photos, as a person uses them: right results, and one clear line for each file that cannot be used."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -262,6 +263,16 @@ def test_help_lists_every_command():
     photos, stages = ("demo", "degrade", "diagnose", "restore"), ("fit", "validate", "test", "predict")
     for name in (*photos, *stages, "worth", "audit-reward", "baselines", "ablations", "grpo-compare"):
         assert f"\n  {name} " in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+)
+def test_threads_of_openmp_soon_sleep_unless_the_user_has_it_otherwise(given, spins):
+    code = "import os, sys; from rnr.cli import main; main(); print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    env = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    said = subprocess.run([sys.executable, "-c", code], env=env | given, capture_output=True, text=True)
+    assert said.stdout.splitlines()[-1] == f"{spins} False", "set before torch reads it"
 
 
 def test_an_unknown_command_is_refused():
