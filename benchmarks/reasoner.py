@@ -4,6 +4,9 @@ Contestants answer about the same photos by the same model from the same prompt.
 ``generate``, token after token to the end of the answer, as one would write it first; its answer is the same but for the
 form, which it is not held to.
 
+Before it answers, a reasoner looks: the photo's views go through the vision tower, and with the question into the language
+model. All contestants do, and no decoding is faster than that alone.
+
 What a reasoner remembers of other answers is where its guesses begin. So it is timed twice: remembering nothing, and what it
 wrote about another photo; never what it wrote about this one.
 """
@@ -50,6 +53,13 @@ def plain(reasoner: Qwen3VLReasoner, images: torch.Tensor, tokens: int | None = 
     )
 
 
+@torch.no_grad()
+def look(reasoner: Qwen3VLReasoner, images: torch.Tensor) -> None:
+    """Up to where the answer begins."""
+    with reasoner._read(images):
+        pass
+
+
 def seconds(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
     """CPU seconds: contestants take turns, and the median of each one's rounds counts."""
     spent: dict[str, list[float]] = {name: [] for name in runs}
@@ -77,6 +87,7 @@ def main() -> None:
     for batch in (1, 8):
         images = photos(shipped_photos("test")[0], batch)
         runs: dict[str, Callable[[], object]] = {"plain generate": lambda images=images: plain(reasoner, images)}
+        runs["looking alone"] = lambda images=images: look(reasoner, images)
         for name, how in (("full diagnosis", reasoner.diagnose), ("severities alone", reasoner.severities)):
             for what, memory in (("nothing", {}), ("another photo", remembered)):
                 runs[f"{name}, {what} remembered"] = lambda h=how, i=images, m=memory: answer(h, i, m)
