@@ -1,7 +1,7 @@
 """``rnr calibrate``: held-out photos tell how sure the reasoner may be.
 
-Photos are degraded and examined once; temperatures are fitted on what the reasoner weighed, which takes a moment. A photo
-that cannot be used costs one line on stderr; the rest go on, and the command exits with 1 at the end.
+Photos are degraded and examined once; temperatures and margins are fitted on what the reasoner weighed, which takes a
+moment. A photo that cannot be used costs one line on stderr; the rest go on, and the command exits with 1 at the end.
 """
 
 import argparse
@@ -19,9 +19,10 @@ from rnr.data.photos import Photo, PhotoError
 from rnr.degradation import Degrader
 from rnr.diagnosis import FIELDS, KINDS, Diagnosis, ParseFailure
 from rnr.diagnosis.text import NAMES
+from rnr.diagnosis.types import FINDINGS, quantities
 from rnr.metrics.calibration import LEVELS, presence_figures, reliability
 from rnr.models.calibration import Look, Told, chances, crossed, fit, proven, told
-from rnr.models.estimates import Reading, Temperatures
+from rnr.models.estimates import Calibration, Reading
 from rnr.models.form import Form
 from rnr.models.qwen3vl import Qwen3VLReasoner
 from rnr.records import record
@@ -29,19 +30,20 @@ from rnr.stages.evaluation import Rows, show
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 FITTED = FIELDS[:3]  # a scene has no numbers
-FITTED_ON_ALL = "Temperatures, fitted on all photos (before → after), and which are written"
+TEMPERATURES = "Temperatures of presence, fitted on all photos (before → after), and which are written"
+MARGINS = "Margins of intervals, fitted on all photos (before → after), and which are written"
 
 
 def calibrate(argv: Sequence[str]) -> int:
     """Fits and shows how sure the reasoner may be."""
     parser = argparse.ArgumentParser(
         prog="rnr calibrate",
-        description="Degrade held-out photos, examine them, and fit the temperatures at which the reasoner is as sure as it "
-        "may be. PHOTOS must be none that it was trained on, where it is surer than elsewhere, nor any that figures are "
-        "reported of. Nothing that is said changes, only how sure it is; the compact restorer goes by that too. The figures "
-        "'after' are of temperatures that the other half of the photos gave, and where they are worse than 'before' the "
-        "temperature stays as it was; the rivals never look: one says the base rate, "
-        "one the middle of the true numbers.",
+        description="Degrade held-out photos, examine them, and fit what makes the reasoner as sure as it may be: a "
+        "temperature for each presence, and margins for the intervals of each number. PHOTOS must be none that it was "
+        "trained on, where it is surer than elsewhere, nor any that figures are reported of. Nothing that is said changes, "
+        "only how sure it is; the compact restorer goes by that too. The figures 'after' are of what the other half of the "
+        "photos gave, those 'before' of none of it, and where they are no better none is written; the rivals never look: one "
+        "says the base rate, one the middle of the true numbers.",
     )
     add_photo_sources(parser)
     add_weights(parser, "reasoner")
@@ -63,17 +65,19 @@ def calibrate(argv: Sequence[str]) -> int:
     looks, failed = _examine(reasoner, degrader, photos, args.draws, args.seed)
     if not looks:
         parser.exit(1, "error: none of the photos could be examined\n")
-    before, fitted, elsewhere = reasoner.temperatures, fit(looks, reasoner.form), crossed(looks, reasoner.form)
+    # Not what the reasoner has already: that may come from these very photos.
+    before, fitted, elsewhere = Calibration(), fit(looks, reasoner.form), crossed(looks, reasoner.form)
     kept = proven(looks, before, elsewhere, fitted, reasoner.form)
     try:
         tables = _report(looks, [before] * len(looks), elsewhere, reasoner.form, args.figure)
-        tables[FITTED_ON_ALL] = _temperature_rows(before, fitted, kept)
+        tables[TEMPERATURES] = _temperature_rows(before, fitted, kept)
+        tables[MARGINS] = _margin_rows(before, fitted, kept)
         for title, rows in tables.items():
             show(title, rows)
         print(f"figure: {args.figure}")
         record(["calibrate", *argv], tables, args.seed, [args.reasoner]).write(args.figure.with_suffix(".json"))
         if args.output is not None:
-            reasoner.temperatures = kept
+            reasoner.calibration = kept
             _save(reasoner, args.output)
     except OSError as error:  # a full disk; it names the file
         parser.exit(1, f"error: {error}\n")
@@ -105,7 +109,7 @@ def _degraded(
 
 
 def _report(
-    looks: Sequence[Look], before: Sequence[Temperatures], after: Sequence[Temperatures], form: Form, file: Path
+    looks: Sequence[Look], before: Sequence[Calibration], after: Sequence[Calibration], form: Form, file: Path
 ) -> dict[str, Rows]:
     """Draws the picture ``file``, and returns the tables of what it shows."""
     both = (before, after)
@@ -145,22 +149,32 @@ def _report(
     }
 
 
-def _temperature_rows(before: Temperatures, after: Temperatures, kept: Temperatures) -> Rows:
+def _temperature_rows(before: Calibration, after: Calibration, kept: Calibration) -> Rows:
     return [
         {
             "": NAMES[kind],
             "presence": f"{before.presence[kind]:.2f} → {after.presence[kind]:.2f}",
-            "presence kept": f"{kept.presence[kind]:.2f}",
-            "numbers": f"{before.numbers[kind]:.2f} → {after.numbers[kind]:.2f}",
-            "numbers kept": f"{kept.numbers[kind]:.2f}",
+            "written": f"{kept.presence[kind]:.2f}",
         }
         for kind in KINDS
     ]
 
 
+def _margin_rows(before: Calibration, after: Calibration, kept: Calibration) -> Rows:
+    rows: Rows = []
+    for kind, stated in after.margins.items():
+        for key in stated:
+            three = [[each.margin(kind, key, level) for level in LEVELS] for each in (before, after, kept)]
+            moves = {f"{level:.0%}": f"{old:.3g} → {new:.3g}" for level, old, new in zip(LEVELS, *three[:2], strict=True)}
+            written = ", ".join(f"{each:.3g}" for each in three[2])
+            unit = quantities(FINDINGS[kind])[key].unit
+            rows.append({"": f"{kind} {key.replace('_', ' ')}", **moves, "written": written, "unit": unit})
+    return rows
+
+
 def _draw(
     looks: Sequence[Look],
-    both: Sequence[Sequence[Temperatures]],
+    both: Sequence[Sequence[Calibration]],
     intervals: Sequence[dict[tuple[str, str], Told]],
     file: Path,
 ) -> None:

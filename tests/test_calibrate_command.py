@@ -40,8 +40,8 @@ def photos(tmp_path):
     return folder
 
 
-def temperatures(folder):
-    return json.loads((folder / "reasoner.json").read_text())["temperatures"]
+def calibration(folder):
+    return json.loads((folder / "reasoner.json").read_text())["calibration"]
 
 
 def test_a_boaster_is_cooled_and_his_answers_stay(boaster, photos, tmp_path, capsys):
@@ -56,30 +56,36 @@ def test_a_boaster_is_cooled_and_his_answers_stay(boaster, photos, tmp_path, cap
     for said in ("Brier", "of the base rate", "ECE", "90% covers", "of the rival", *NAMES.values()):
         assert said in printed.out
     assert Image.open(figure).width > 500
-    presence, _, fitted = Record.read(figure.with_suffix(".json")).tables.values()
+    presence, _, temperatures, margins = Record.read(figure.with_suffix(".json")).tables.values()
     assert [row[""] for row in presence] == list(NAMES.values())
-    assert fitted[0]["presence"].startswith("1.00 → ")
+    assert temperatures[0]["presence"].startswith("1.00 → ")
     assert [path.name for path in output.parent.iterdir()] == ["calibrated"]
-    found = temperatures(output)
-    assert temperatures(boaster) == {name: dict.fromkeys(KINDS, 1.0) for name in ("presence", "numbers")}
-    for what, least in (("presence", 1.0), ("numbers", 2.0)):
-        cooled = {kind: float(row[what].partition(" → ")[2]) for kind, row in zip(KINDS, fitted, strict=True)}
-        assert all(least < cooled[kind] <= 10 for kind in KINDS)
-        kept = [kind for kind in KINDS if found[what][kind] != 1]  # six photos do not prove it of every kind
-        assert kept and all(found[what][kind] == pytest.approx(cooled[kind], abs=0.006) for kind in kept)
-        assert [float(row[f"{what} kept"]) for row in fitted] == pytest.approx(list(found[what].values()), abs=0.006)
+    found = calibration(output)
+    assert calibration(boaster) == {"presence": dict.fromkeys(KINDS, 1.0), "margins": {}}
+    cooled = {kind: float(row["presence"].partition(" → ")[2]) for kind, row in zip(KINDS, temperatures, strict=True)}
+    assert all(1 < cooled[kind] <= 10 for kind in KINDS)
+    kept = [kind for kind in KINDS if found["presence"][kind] != 1]  # six photos do not prove it of every kind
+    assert kept and all(found["presence"][kind] == pytest.approx(cooled[kind], abs=0.006) for kind in kept)
+    assert [float(row["written"]) for row in temperatures] == pytest.approx(list(found["presence"].values()), abs=0.006)
+    stated = {row[""]: row for row in margins}
+    by_key = ((f"{kind} {key}", values) for kind, each in found["margins"].items() for key, values in each.items())
+    wider = {name.replace("_", " "): values for name, values in by_key}
+    assert wider and set(wider) <= set(stated)
+    for name, values in wider.items():
+        assert [float(each) for each in stated[name]["written"].split(",")] == pytest.approx(values, rel=0.01)
+        assert float(stated[name]["90%"].partition(" → ")[2]) == pytest.approx(values[-1], rel=0.01)
     image = torch.rand(1, 3, 40, 48, generator=torch.Generator().manual_seed(0))
     before, after = (Qwen3VLReasoner(str(folder)).examine(image)[0] for folder in (boaster, output))
     assert render(before.diagnosis) == render(after.diagnosis) and before.presence != after.presence
 
 
 def test_what_was_fitted_before_changes_nothing(boaster, photos, tmp_path):
-    """Temperatures are fitted on what was weighed, not on what earlier ones made of it."""
+    """A calibration is fitted on what was weighed, not on what an earlier one made of it."""
     first, second = tmp_path / "first", tmp_path / "second"
     rest = ["--figure", str(tmp_path / "a.png"), "--limit", "3"]
     assert calibrate([str(photos), "--reasoner", str(boaster), "-o", str(first), *rest]) == 0
     assert calibrate([str(photos), "--reasoner", str(first), "-o", str(second), *rest]) == 0
-    assert temperatures(first) == temperatures(second)
+    assert calibration(first) == calibration(second)
 
 
 @pytest.mark.parametrize(

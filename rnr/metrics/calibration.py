@@ -1,5 +1,5 @@
 """How sure a reasoner may be: whether what it calls 80 % likely is there 80 % of the time, and the temperature that
-makes it so.
+makes it so; whether an interval of 90 % holds nine of ten true numbers, and the margin with which it does.
 
 With p_i the chance that was given and y_i in {0, 1} what was so, over n photos::
 
@@ -96,6 +96,21 @@ def covered(intervals: Tensor, truth: Tensor, period: float | None = None) -> Te
     return (ahead >= 0) & (ahead <= high - low) if period is None else ahead % period <= high - low
 
 
+def margin(intervals: Tensor, truth: Tensor, share: float, period: float | None = None) -> float:
+    """How far both ends of ``intervals`` (n, 2) are to be moved outwards so that they cover a ``share`` of numbers like
+    ``truth`` (n,), which the intervals were not made by: conformalized quantile regression (Romano et al., NeurIPS 2019), the
+    ceil((n + 1) share)-th least distance of a number from its interval, below 0 for those inside. As far as the farthest
+    where n is too small for that; 0 for none."""
+    low, high = intervals.double().unbind(dim=1)
+    middle, half = (low + high) / 2, (high - low) / 2
+    away = (truth.double() - middle).abs()
+    if period is not None:
+        away = away % period
+        away = torch.minimum(away, period - away)
+    rank = min(math.ceil((len(truth) + 1) * share), len(truth))
+    return (away - half).sort().values[rank - 1].item() if rank else 0.0
+
+
 def interval_figures(intervals: Tensor, truth: Tensor, share: float, period: float | None = None) -> IntervalFigures:
     """intervals: (n, 2), of nominal ``share``. truth: (n,). NaN for no numbers."""
     width = (intervals[:, 1] - intervals[:, 0]).double().mean().item()
@@ -107,8 +122,8 @@ def temperature(log_probabilities: Tensor, chosen: Tensor) -> float:
     """The T in [:data:`COLDEST`, :data:`HOTTEST`] that makes what was so likeliest, once l is divided by it.
 
     log_probabilities: l, (n, m), of n choices among up to m, -inf where there are fewer. chosen: (n,) int64, which of them
-    was right. Found on choices that were not trained on; as likelihood weighs every one of them, tens of photos are enough,
-    where a share of intervals that hit would move in steps. Before any is seen, T is believed to be log-normal around 1,
+    was right. Found on choices that were not trained on; as likelihood weighs every one of them, tens of photos are enough.
+    Before any is seen, T is believed to be log-normal around 1,
     with a factor of 2 as its standard deviation: where a reasoner made no mistake in a few photos, that does not make it
     infinitely sure. No choices give 1.
     """

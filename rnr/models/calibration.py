@@ -1,7 +1,6 @@
-"""From what a reasoner weighed of degraded photos, and what was so, to the temperatures at which it is as sure as it may be.
+"""From what a reasoner weighed of degraded photos, and what was so, to the calibration by which it is as sure as it may be.
 
-Presence is fitted on yes and no, numbers on their digits: the choices that the true number would have taken, as far as
-they were weighed (:func:`rnr.models.estimates.path`). The model need not be run again.
+Presence is fitted on yes and no, intervals on where the true numbers lie. The model need not be run again.
 """
 
 from collections.abc import Sequence
@@ -12,8 +11,9 @@ from torch import Tensor
 
 from rnr.diagnosis import KINDS, Diagnosis, Finding
 from rnr.diagnosis.types import Quantity
-from rnr.metrics.calibration import LEVELS, IntervalFigures, interval_figures, presence_figures, temperature
-from rnr.models.estimates import Reading, Temperatures, chance, estimates, expected, intervals, numbers, path, presence
+from rnr.metrics.calibration import LEVELS, IntervalFigures, interval_figures, margin, temperature
+from rnr.metrics.intervals import Interval, paired_interval
+from rnr.models.estimates import Calibration, Reading, chance, estimates, expected, intervals, presence
 from rnr.models.form import Form
 
 
@@ -41,25 +41,22 @@ class Told:
         return interval_figures(self.intervals[level], self.truth, level, self.spec.period)
 
 
-def fit(looks: Sequence[Look], form: Form) -> Temperatures:
-    """The temperatures under which the truth of all ``looks`` is likeliest. Numbers count where their degradation is both
-    there and found."""
+def fit(looks: Sequence[Look], form: Form) -> Calibration:
+    """The temperatures under which the presence of all ``looks`` is likeliest, and the margins with which intervals cover as
+    many of their numbers as they should. Numbers count where their degradation is both there and found."""
     flags: dict[str, list[tuple[Tensor, int]]] = {kind: [] for kind in KINDS}
-    digits: dict[str, list[tuple[Tensor, int]]] = {kind: [] for kind in KINDS}
     for look in looks:
         for kind, scores in presence(look.reading.answer).items():
             flags[kind].append((scores, int(look.truth[kind] is not None)))
-        for number in numbers(look.reading):
-            if (finding := look.truth[number.kind]) is not None:
-                digits[number.kind] += path(number, form, _true(finding, number.key, number.index))
-    return Temperatures(
-        {kind: _temperature(choices) for kind, choices in flags.items()},
-        {kind: _temperature(choices) for kind, choices in digits.items()},
-    )
+    margins: dict[str, dict[str, list[float]]] = {}
+    for (kind, key), one in told(looks, [Calibration()] * len(looks), form).items():
+        found = (margin(one.intervals[level], one.truth, level, one.spec.period) for level in LEVELS)
+        margins.setdefault(kind, {})[key] = [float(f"{round(each, 9):.4g}") for each in found]
+    return Calibration({kind: _temperature(choices) for kind, choices in flags.items()}, margins)
 
 
-def crossed(looks: Sequence[Look], form: Form) -> list[Temperatures]:
-    """For each look the temperatures that the other half of the photos gives: what holds of photos not fitted on. The halves
+def crossed(looks: Sequence[Look], form: Form) -> list[Calibration]:
+    """For each look the calibration that the other half of the photos gives: what holds of photos not fitted on. The halves
     are the first and the second, for photos taken one after the other are often alike."""
     middle = (max((look.photo for look in looks), default=0) + 1) / 2
     first = fit([look for look in looks if look.photo < middle], form)
@@ -68,31 +65,42 @@ def crossed(looks: Sequence[Look], form: Form) -> list[Temperatures]:
 
 
 def proven(
-    looks: Sequence[Look], before: Temperatures, elsewhere: Sequence[Temperatures], fitted: Temperatures, form: Form
-) -> Temperatures:
-    """``fitted`` where photos that were not fitted on are judged better so, else ``before``: a kind's presence by the Brier
-    score, its numbers by how far the shares that intervals cover lie from those they should. elsewhere: :func:`crossed`."""
+    looks: Sequence[Look], before: Calibration, elsewhere: Sequence[Calibration], fitted: Calibration, form: Form
+) -> Calibration:
+    """``fitted`` where photos that were not fitted on are judged better so, else ``before``: a kind's presence where the
+    Brier score falls for sure, by its paired interval over photos, a quantity's intervals by how far the shares that they
+    cover lie from those they should. elsewhere: :func:`crossed`."""
     both = ([before] * len(looks), elsewhere)
+    presence = {
+        kind: (fitted if _brier_rises(looks, both, kind).high < 0 else before).presence[kind] for kind in KINDS
+    }
+    margins = {kind: dict(stated) for kind, stated in before.margins.items()}
     old, new = (told(looks, at, form) for at in both)
-    presence, numbers = {}, {}
-    for kind in KINDS:
-        was, would_be = (presence_figures(*chances(looks, at, kind)).brier for at in both)
-        presence[kind] = (fitted if would_be < was else before).presence[kind]
-        was, would_be = (sum(_miss(each) for (of, _), each in found.items() if of == kind) for found in (old, new))
-        numbers[kind] = (fitted if would_be < was else before).numbers[kind]
-    return Temperatures(presence, numbers)
+    for (kind, key), one in old.items():
+        if _miss(new[kind, key]) < _miss(one):
+            margins.setdefault(kind, {})[key] = fitted.margins[kind][key]
+    return Calibration(presence, margins)
+
+
+def _brier_rises(looks: Sequence[Look], both: Sequence[Sequence[Calibration]], kind: str) -> Interval:
+    """By how much, from the first of ``both`` to the second."""
+    (old, there), (new, _) = (chances(looks, at, kind) for at in both)
+    rises: dict[int, list[float]] = {}
+    for look, rise in zip(looks, ((new - there.double()) ** 2 - (old - there.double()) ** 2).tolist(), strict=True):
+        rises.setdefault(look.photo, []).append(rise)
+    return paired_interval([sum(each) / len(each) for each in rises.values()])
 
 
 def _miss(one: Told) -> float:
     return sum(abs(one.figures(level).covered - level) for level in LEVELS)
 
 
-def told(looks: Sequence[Look], temperatures: Sequence[Temperatures], form: Form) -> dict[tuple[str, str], Told]:
-    """By kind and quantity what is said of it. temperatures: one a look."""
+def told(looks: Sequence[Look], calibrations: Sequence[Calibration], form: Form) -> dict[tuple[str, str], Told]:
+    """By kind and quantity what is said of it. calibrations: one a look."""
     rows: dict[tuple[str, str], list[tuple[Quantity, list[tuple[float, float]], float]]] = {}
-    for look, at in zip(looks, temperatures, strict=True):
+    for look, at in zip(looks, calibrations, strict=True):
         found = estimates(look.reading, form)
-        levels = intervals(expected(look.reading.written, found), found, form, at, LEVELS)
+        levels = intervals(expected(look.reading.written, found), found, at, LEVELS)
         for number, _ in found:
             if (finding := look.truth[number.kind]) is None:
                 continue
@@ -107,11 +115,11 @@ def told(looks: Sequence[Look], temperatures: Sequence[Temperatures], form: Form
     return result
 
 
-def chances(looks: Sequence[Look], temperatures: Sequence[Temperatures], kind: str) -> tuple[Tensor, Tensor]:
-    """(n,) the chance that ``kind`` is there, and (n,) bool whether it is. temperatures: one a look."""
+def chances(looks: Sequence[Look], calibrations: Sequence[Calibration], kind: str) -> tuple[Tensor, Tensor]:
+    """(n,) the chance that ``kind`` is there, and (n,) bool whether it is. calibrations: one a look."""
     given = [
         chance(presence(look.reading.answer)[kind], at.presence[kind])
-        for look, at in zip(looks, temperatures, strict=True)
+        for look, at in zip(looks, calibrations, strict=True)
     ]
     return torch.tensor(given, dtype=torch.float64), torch.tensor([look.truth[kind] is not None for look in looks])
 
@@ -119,9 +127,8 @@ def chances(looks: Sequence[Look], temperatures: Sequence[Temperatures], kind: s
 def _temperature(choices: Sequence[tuple[Tensor, int]]) -> float:
     if not choices:
         return 1.0
-    scores = [scores.cpu() for scores, _ in choices]
-    padded = torch.nn.utils.rnn.pad_sequence(scores, batch_first=True, padding_value=float("-inf"))
-    return round(temperature(padded, torch.tensor([right for _, right in choices])), 3)
+    scores = torch.stack([scores.cpu() for scores, _ in choices])
+    return round(temperature(scores, torch.tensor([right for _, right in choices])), 3)
 
 
 def _true(finding: Finding, key: str, index: int) -> float:

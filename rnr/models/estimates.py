@@ -4,14 +4,9 @@ The probabilities of digits form a tree. Greedy decoding follows one branch of i
 too (:attr:`rnr.models.decoding.Decision.rivals`). Each leaf of what is known is a value, the middle of the numbers that
 begin so, with the product of the probabilities that lead to it.
 
-A model trained on few photos is surer of itself than it may be. Its log-probabilities l are therefore divided by a
-temperature T that held-out photos tell (Guo et al., On Calibration of Modern Neural Networks, ICML 2017)::
-
-    p_i = exp(l_i / T) / sum_j exp(l_j / T)
-
-Calibration changes nothing that is said, only how sure it is: yes stays yes, and a number stays the expectation at T = 1. (A
-restorer may go by how sure a diagnosis is; repairs by it then change.) For digits are no scale: a little more chance for a
-wrong first digit, which hardly moves the middle 90 %, moves the expectation of a density of 0.0013 by several times its size.
+A model trained on few photos is surer of itself than it may be. What held-out photos tell of that is its
+:class:`Calibration`. It changes nothing that is said, only how sure it is: yes stays yes, and a number stays the expectation.
+(A restorer may go by how sure a diagnosis is; repairs by it then change.)
 """
 
 import dataclasses
@@ -27,9 +22,10 @@ import torch
 from torch import Tensor
 
 from rnr.diagnosis import Diagnosis
-from rnr.diagnosis.examination import Examination
+from rnr.diagnosis.examination import Examination, Interval
 from rnr.diagnosis.types import FINDINGS, KINDS, Quantity, quantities
 from rnr.diagnosis.uncertainty import Intervals, by_themselves
+from rnr.metrics.calibration import LEVELS
 from rnr.models.decoding import Answer, Decision
 from rnr.models.form import Form, next_characters
 
@@ -42,21 +38,37 @@ def _ones() -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Temperatures:
-    """T for each of ``KINDS``: presence, of its yes and no; numbers, of the digits of its severity and parameters. 1 leaves
-    things as they are, above 1 is less sure. They belong to the weights: once these are trained further, to be fitted
-    anew."""
+class Calibration:
+    """How sure a reasoner may be. It belongs to the weights: once these are trained further, to be fitted anew.
+
+    presence: for each of ``KINDS`` the temperature T by which log-probabilities of its yes and no are divided (Guo et al., On
+        Calibration of Modern Neural Networks, ICML 2017). 1 leaves them as they are, above 1 is less sure.
+    margins: by kind and quantity, for each of ``LEVELS``, how far both ends of an interval are moved outwards, in the unit of
+        the quantity (Romano et al., Conformalized Quantile Regression, NeurIPS 2019); below 0 inwards. What has none stays.
+    """
 
     presence: dict[str, float] = field(default_factory=_ones)
-    numbers: dict[str, float] = field(default_factory=_ones)
+    margins: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, values in (("presence", self.presence), ("numbers", self.numbers)):
-            if not isinstance(values, dict) or set(values) != set(KINDS):
-                raise ValueError(f"temperatures of {name} must be given for each of {', '.join(KINDS)}, got {values}")
-            for kind, value in values.items():
-                if not (isinstance(value, (int, float)) and 0 < value < math.inf):
-                    raise ValueError(f"temperature of {name}.{kind} must be a finite number above 0, got {value!r}")
+        if not isinstance(self.presence, dict) or set(self.presence) != set(KINDS):
+            raise ValueError(f"temperatures of presence must be given for each of {', '.join(KINDS)}, got {self.presence}")
+        for kind, value in self.presence.items():
+            if not (isinstance(value, (int, float)) and 0 < value < math.inf):
+                raise ValueError(f"temperature of presence.{kind} must be a finite number above 0, got {value!r}")
+        for kind, stated in self.margins.items():
+            for key, values in stated.items():
+                if kind not in KINDS or key not in quantities(FINDINGS[kind]):
+                    raise ValueError(f"margins of {kind}.{key}: there is no such quantity")
+                if len(values) != len(LEVELS) or not all(map(math.isfinite, values)):
+                    raise ValueError(f"margins of {kind}.{key} must be {len(LEVELS)} finite numbers, got {values}")
+
+    def margin(self, kind: str, key: str, level: float) -> float:
+        """One of ``margins``, 0 where there is none."""
+        return self.margins.get(kind, {}).get(key, _NO_MARGINS)[LEVELS.index(level)]
+
+
+_NO_MARGINS = [0.0] * len(LEVELS)
 
 
 @dataclass(frozen=True)
@@ -112,23 +124,20 @@ class Estimate:
 Estimates = list[tuple[Number, Estimate]]
 
 
-def estimate(decisions: Sequence[Decision], form: Form, spec: Quantity, stated: float, temperature: float = 1.0) -> Estimate:
-    """Of one number. decisions: its own, in order. stated: the number as written, for which none may be left to take.
-
-    temperature: of all probabilities in it; above 1 they are flattened.
-    """
+def estimate(decisions: Sequence[Decision], form: Form, spec: Quantity, stated: float) -> Estimate:
+    """Of one number. decisions: its own, in order. stated: the number as written, for which none may be left to take."""
     if not decisions:
         return Estimate([stated], [1.0], spec.period)
     leaves: list[tuple[float, float]] = []  # value, probability
     reached = 1.0
     for decision in decisions:
         prefix, tokens = decision.choice.place.prefix, decision.choice.allowed.tolist()
-        chances = [reached * share for share in _shares(decision.log_probabilities, temperature)]
+        chances = [reached * share for share in _shares(decision.log_probabilities)]
         for token, chance in zip(tokens, chances, strict=True):
             begun = prefix + form.character(token)
             if token in decision.rivals:
                 digits = form.after(decision.choice.place, token).tolist()
-                shares = _shares(decision.rivals[token], temperature)
+                shares = _shares(decision.rivals[token])
                 leaves += [
                     (middle(spec, begun + form.character(digit)), chance * share)
                     for digit, share in zip(digits, shares, strict=True)
@@ -138,24 +147,6 @@ def estimate(decisions: Sequence[Decision], form: Form, spec: Quantity, stated: 
         reached = chances[tokens.index(decision.token)]
     values, probabilities = zip(*sorted(leaves), strict=True)
     return Estimate(values, probabilities, spec.period)
-
-
-def path(number: Number, form: Form, value: float) -> list[tuple[Tensor, int]]:
-    """The choices that would have led to ``value`` instead, as far as they were weighed: log-probabilities (n,) of what was
-    allowed, and the place of the right one among them. As printed, ``value`` is within the bounds of its quantity."""
-    steps, value = [], number.spec.round(value)
-    for decision in number.decisions:
-        prefix, allowed = decision.choice.place.prefix, decision.choice.allowed.tolist()
-        right = _towards(value, number.spec, [prefix + form.character(token) for token in allowed])
-        steps.append((decision.log_probabilities, right))
-        if (token := allowed[right]) == decision.token:
-            continue
-        if token in decision.rivals:
-            digits = form.after(decision.choice.place, token).tolist()
-            begun = [prefix + form.character(token) + form.character(digit) for digit in digits]
-            steps.append((decision.rivals[token], _towards(value, number.spec, begun)))
-        break
-    return steps
 
 
 def presence(answer: Answer) -> dict[str, Tensor]:
@@ -181,17 +172,17 @@ def numbers(reading: Reading) -> list[Number]:
     return found
 
 
-def examination(reading: Reading, form: Form, temperatures: Temperatures) -> Examination:
+def examination(reading: Reading, form: Form, calibration: Calibration) -> Examination:
     """What an answer says of a photo when all that was weighed in it is taken into account."""
-    yes = {kind: chance(scores, temperatures.presence[kind]) for kind, scores in presence(reading.answer).items()}
+    yes = {kind: chance(scores, calibration.presence[kind]) for kind, scores in presence(reading.answer).items()}
     found = estimates(reading, form)
     said = expected(reading.written, found)
-    (spans,) = intervals(said, found, form, temperatures, [0.9])
+    (spans,) = intervals(said, found, calibration, LEVELS[-1:])
     return Examination(said, yes, spans)
 
 
 def estimates(reading: Reading, form: Form, keys: Sequence[str] | None = None) -> Estimates:
-    """All that the diagnosis states, or of it the quantities ``keys``, at temperature 1."""
+    """All that the diagnosis states, or of it the quantities ``keys``."""
     stated = [number for number in numbers(reading) if keys is None or number.key in keys]
     return [(number, estimate(number.decisions, form, number.spec, number.stated)) for number in stated]
 
@@ -210,18 +201,34 @@ def expected(written: Diagnosis, found: Estimates) -> Diagnosis:
     return dataclasses.replace(written, **findings)
 
 
-def intervals(
-    said: Diagnosis, found: Estimates, form: Form, temperatures: Temperatures, shares: Sequence[float]
-) -> list[Intervals]:
-    """For each of ``shares`` the intervals that hold it, each by itself (:mod:`rnr.diagnosis.uncertainty`). said: the
-    :func:`expected` diagnosis."""
-    given: list[Intervals] = [{kind: {} for kind in KINDS if said[kind] is not None} for _ in shares]
+def intervals(said: Diagnosis, found: Estimates, calibration: Calibration, levels: Sequence[float]) -> list[Intervals]:
+    """For each of ``levels``, some of ``LEVELS``, the intervals that hold such a share of the probability, each by itself
+    (:mod:`rnr.diagnosis.uncertainty`), moved by the margins. said: the :func:`expected` diagnosis."""
+    given: list[Intervals] = [{kind: {} for kind in KINDS if said[kind] is not None} for _ in levels]
     for number, part in found:
-        if (temperature := temperatures.numbers[number.kind]) != 1:
-            part = estimate(number.decisions, form, number.spec, number.stated, temperature)
-        for spans, share in zip(given, shares, strict=True):
-            spans[number.kind].setdefault(number.key, []).append(part.interval(share))
-    return [by_themselves(said, spans) for spans in given]
+        for spans, level in zip(given, levels, strict=True):
+            spans[number.kind].setdefault(number.key, []).append(part.interval(level))
+    return [_moved(by_themselves(said, spans), calibration, level) for spans, level in zip(given, levels, strict=True)]
+
+
+def _moved(spans: Intervals, calibration: Calibration, level: float) -> Intervals:
+    """By the margins, within the bounds of each quantity; an interval never turns inside out."""
+    moved: Intervals = {}
+    for kind, stated in spans.items():
+        moved[kind] = {}
+        for key, ends in stated.items():
+            spec, margin = quantities(FINDINGS[kind])[key], calibration.margin(kind, key, level)
+            moved[kind][key] = [_outwards(low, high, margin, spec) for low, high in ends] if margin else ends
+    return moved
+
+
+def _outwards(low: float, high: float, margin: float, spec: Quantity) -> Interval:
+    middle = (low + high) / 2
+    reach = max((high - low) / 2 + margin, 0.0)
+    if spec.period is not None:
+        reach = min(reach, spec.period / 2)
+        return middle - reach, middle + reach
+    return max(middle - reach, spec.low), min(middle + reach, spec.high)
 
 
 def chance(scores: Tensor, temperature: float = 1.0) -> Chance:
@@ -248,15 +255,10 @@ def _ends(spec: Quantity, prefix: str) -> tuple[float, float]:
     return min(ends), max(ends)  # below 0 the greater digit makes the lesser number
 
 
-def _towards(value: float, spec: Quantity, prefixes: Sequence[str]) -> int:
-    """Which of ``prefixes`` the printed ``value`` begins with."""
-    return next(i for i, prefix in enumerate(prefixes) if _ends(spec, prefix)[0] <= value <= _ends(spec, prefix)[1])
-
-
-def _shares(log_probabilities: Tensor, temperature: float) -> Sequence[Chance]:
-    """Probabilities at that temperature."""
+def _shares(log_probabilities: Tensor) -> Sequence[Chance]:
+    """Probabilities."""
     if log_probabilities.requires_grad:
-        return (log_probabilities / temperature).softmax(dim=0).unbind()
-    powers = [math.exp(score / temperature) for score in log_probabilities.tolist()]
+        return log_probabilities.softmax(dim=0).unbind()
+    powers = [math.exp(score) for score in log_probabilities.tolist()]
     total = sum(powers)
     return [power / total for power in powers]

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rnr.diagnosis import KINDS
-from rnr.models.estimates import Chance, Reading, Temperatures, chance, estimates, presence
+from rnr.models.estimates import Calibration, Chance, Reading, chance, estimates, presence
 from rnr.models.form import Form
 
 LEAST = 0.025
@@ -47,7 +47,7 @@ class Course:
 
 
 def likely_courses(
-    first: Sequence[Reading], weigh: Callable[[Sequence[Course]], Sequence[Reading]], temperatures: Temperatures
+    first: Sequence[Reading], weigh: Callable[[Sequence[Course]], Sequence[Reading]], calibration: Calibration
 ) -> list[tuple[Course, Reading]]:
     """All that count, with their answers. first: of each photo the answer of greedy decoding, up to the severities at least.
     weigh: those of other courses; of no more of them at once than there are photos."""
@@ -55,7 +55,7 @@ def likely_courses(
     while pending:
         branches: list[Course] = []
         for course, reading in zip(pending, answers, strict=True):
-            whole, others = followed(course, reading, temperatures)
+            whole, others = followed(course, reading, calibration)
             branches += others
             if whole.weight > 0:
                 found.append((whole, reading))
@@ -85,12 +85,12 @@ def expectation(count: int, found: Sequence[tuple[Course, Reading]], form: Form)
     ]
 
 
-def followed(course: Course, reading: Reading, temperatures: Temperatures) -> tuple[Course, list[Course]]:
+def followed(course: Course, reading: Reading, calibration: Calibration) -> tuple[Course, list[Course]]:
     """All the words of an answer, and where others that count may leave it."""
     branches = []
     scores = presence(reading.answer)
     for kind in KINDS[len(course.words) :]:
-        yes = chance(scores[kind], temperatures.presence[kind])
+        yes = chance(scores[kind], calibration.presence[kind])
         word = reading.written[kind] is not None
         if (other := course.on(yes, not word)).reached > LEAST:
             branches.append(other)

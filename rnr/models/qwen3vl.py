@@ -28,7 +28,7 @@ from rnr.diagnosis.prompt import FULL, SHORT
 from rnr.models.adapters import add_lora, merged, save_adapter, train_only
 from rnr.models.buffers import ExactBuffers
 from rnr.models.decoding import Answer, Question, read, weighed_again, write
-from rnr.models.estimates import Reading, Temperatures, examination
+from rnr.models.estimates import Calibration, Reading, examination
 from rnr.models.expected_severity import Course, expectation, followed, likely_courses
 from rnr.models.form import Form, Script
 from rnr.models.interfaces import Reasoner
@@ -51,7 +51,7 @@ class Settings:
 
     views: Views = Views(size=None, tiles=0)
     prompt: str = FULL
-    temperatures: Temperatures = Temperatures()
+    calibration: Calibration = Calibration()
     fields: Sequence[str] = FIELDS
 
 
@@ -97,7 +97,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.temperatures = Temperatures()
+        self.calibration = Calibration()
         if checkpoint is None:
             self.views, self.prompt, self.fields = views or Views(chart=True), prompt or SHORT, fields or FIELDS
             self.tokenizer = train_tokenizer(vocabulary(scenes), small.vocab_size)
@@ -110,7 +110,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             settings = _settings(checkpoint)
             self.views, self.prompt = views or settings.views, prompt or settings.prompt
             self.fields = fields or settings.fields
-            self.temperatures = settings.temperatures
+            self.calibration = settings.calibration
             self.tokenizer = Qwen2Tokenizer.from_pretrained(checkpoint)
             self.model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, use_safetensors=True)
         self.model.model.visual.patch_embed.proj.__class__ = PatchProjection
@@ -167,10 +167,10 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         self, images: Tensor, fields: Sequence[str] = FIELDS, lean: Tensor | None = None
     ) -> list[Examination | ParseFailure]:
         """See :meth:`Reasoner.examine`. Words are greedy, numbers the expectation over what their digits might have been;
-        written in the form of a diagnosis, and no further than the last line that ``fields`` ask for. ``temperatures`` say
+        written in the form of a diagnosis, and no further than the last line that ``fields`` ask for. ``calibration`` says
         how sure it is, and change nothing that is said."""
         return [
-            reading if isinstance(reading, ParseFailure) else examination(reading, self.form, self.temperatures)
+            reading if isinstance(reading, ParseFailure) else examination(reading, self.form, self.calibration)
             for reading in self.weigh(images, fields, lean)
         ]
 
@@ -187,7 +187,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             readings = self._readings(question, [*SCORES, *self.fields])
             found = self._courses(question, readings)
         said = [Reading(each.answer, each.written.keep(self.fields)) for each in readings]
-        return [examination(each, self.form, self.temperatures) for each in said], self._expected(found, images)
+        return [examination(each, self.form, self.calibration) for each in said], self._expected(found, images)
 
     def differentiable_severities(self, images: Tensor) -> Tensor:
         """As :meth:`severities`, and equal to it but for rounding, with gradient: in ``images``, if they or the weights
@@ -199,7 +199,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             scripts = [partial(self.form.write, SCORES)] * len(found)
             again = weighed_again(self.model, question.of(rows), answers, scripts, self.form)
         readings = [Reading(answer, reading.written) for answer, (_, reading) in zip(again, found, strict=True)]
-        courses = [followed(Course(row), each, self.temperatures)[0] for row, each in zip(rows, readings, strict=True)]
+        courses = [followed(Course(row), each, self.calibration)[0] for row, each in zip(rows, readings, strict=True)]
         return self._expected(list(zip(courses, readings, strict=True)), images)
 
     def _courses(self, question: Question, first: Sequence[Reading]) -> list[tuple[Course, Reading]]:
@@ -208,7 +208,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             rows = [course.row for course in courses]
             return self._read_off(write(self.model, question.of(rows), scripts, self.form, self._memory))
 
-        return likely_courses(first, weigh, self.temperatures)
+        return likely_courses(first, weigh, self.calibration)
 
     def _expected(self, found: Sequence[tuple[Course, Reading]], images: Tensor) -> Tensor:
         """(B, 4), with the gradient that the answers have."""
@@ -228,7 +228,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
     def weigh(
         self, images: Tensor, fields: Sequence[str] = FIELDS, lean: Tensor | None = None
     ) -> list[Reading | ParseFailure]:
-        """What :meth:`examine` goes by: the answers, with all that was weighed in them and no temperature applied."""
+        """What :meth:`examine` goes by: the answers, with all that was weighed in them, and not calibrated."""
         Diagnosis().keep(fields)  # raises for fields that do not exist
         fields = [field for field in fields if field in self.fields]
         leans = torch.zeros(len(images), len(KINDS)) if lean is None else lean
@@ -267,7 +267,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         self.tokenizer.save_pretrained(directory)
         if self.lora is not None:
             save_adapter(self.model, self.lora, self.base, directory / "adapter")
-        settings = Settings(self.views, self.prompt, self.temperatures, tuple(self.fields))
+        settings = Settings(self.views, self.prompt, self.calibration, tuple(self.fields))
         (directory / SETTINGS).write_text(json.dumps(dataclasses.asdict(settings), indent=2) + "\n", encoding="utf-8")
 
     def _prompt(self, images: Tensor) -> dict[str, Tensor]:
@@ -325,6 +325,6 @@ def _settings(checkpoint: str) -> Settings:
     if path is None:
         return Settings()
     settings = json.loads(Path(path).read_text(encoding="utf-8"))
-    temperatures = Temperatures(**settings.get("temperatures", {}))  # those of older folders are all 1
+    calibration = Calibration(**settings.get("calibration", {}))
     fields = tuple(settings.get("fields", FIELDS))
-    return Settings(Views(**settings["views"]), settings["prompt"], temperatures, fields)
+    return Settings(Views(**settings["views"]), settings["prompt"], calibration, fields)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from rnr.metrics.calibration import covered, interval_figures, presence_figures, reliability, temperature
+from rnr.metrics.calibration import covered, interval_figures, margin, presence_figures, reliability, temperature
 
 
 def drawn(count, choices, true_temperature, seed=0):
@@ -64,6 +64,33 @@ def test_an_interval_of_an_angle_goes_around():
     truth = torch.tensor([175.0, 10.0, 29.0, 50.0])
     assert covered(intervals, truth, 180).tolist() == [True, True, False, True]
     assert covered(intervals, truth).tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.9])
+def test_with_its_margin_as_many_of_other_numbers_are_covered_as_should_be(share):
+    generator = torch.Generator().manual_seed(0)
+
+    def told(count):
+        truth = 50 + 10 * torch.randn(count, generator=generator)
+        middle = truth + 2 * torch.randn(count, generator=generator)
+        return torch.stack([middle - 1, middle + 1], dim=1), truth
+
+    found = [margin(*told(99), share) for _ in range(200)]
+    intervals, truth = told(10_000)
+    outwards = torch.tensor([-1.0, 1.0])
+    shares = [covered(intervals + each * outwards, truth).double().mean().item() for each in found]
+    assert sum(shares) / len(shares) == pytest.approx(share, abs=0.01), "as conformal prediction has it"
+    normal = torch.distributions.Normal(0, 2).icdf(torch.tensor((1 + share) / 2)).item()
+    assert sum(found) / len(found) == pytest.approx(normal - 1, abs=0.1)
+
+
+def test_margins_of_few_numbers_and_of_angles():
+    around = torch.tensor([[170.0, 190.0], [-10.0, 10.0], [20.0, 40.0]])
+    assert margin(around, torch.tensor([15.0, 160.0, 30.0]), 0.5, 180) == pytest.approx(5), "the second of three"
+    assert margin(around, torch.tensor([15.0, 160.0, 30.0]), 0.9, 180) == pytest.approx(10), "four would be needed"
+    assert margin(around, torch.tensor([180.0, 0.0, 30.0]), 0.9, 180) == pytest.approx(-10), "all in the middle"
+    assert margin(around, torch.tensor([15.0, 160.0, 30.0]), 0.9) == pytest.approx(155)
+    assert margin(torch.empty(0, 2), torch.empty(0), 0.9) == 0
 
 
 def test_intervals_beside_the_one_that_never_looks():

@@ -7,8 +7,8 @@ import torch
 from test_qwen3vl import photos, tiny
 
 from rnr.diagnosis.types import FINDINGS, quantities
-from rnr.models.decoding import Decision, read, write
-from rnr.models.estimates import Estimate, Number, Temperatures, chance, estimate, middle, path
+from rnr.models.decoding import read, write
+from rnr.models.estimates import Calibration, Estimate, chance, estimate, middle
 from rnr.models.form import next_characters
 
 SEVERITY = quantities(FINDINGS["fog"])["severity"]
@@ -93,49 +93,6 @@ def test_rivals_leave_the_answer_alone():
             torch.testing.assert_close(a.log_probabilities, b.log_probabilities, atol=1e-4, rtol=0)
 
 
-def test_the_path_to_a_number_has_the_chance_of_all_that_share_it():
-    reasoner, image = tiny().eval(), photos(1)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        reasoner.model.get_input_embeddings().weight.normal_(std=0.05)
-        question = read(reasoner.model, reasoner._prompt(image))
-        [answer] = write(reasoner.model, question, [partial(only_fog, reasoner.form)], reasoner.form)
-    decisions = [decision for decision in answer.decisions if decision.choice.place.key == "severity"]
-    number = Number("fog", "severity", 0, SEVERITY, 50.0, decisions)
-    shared: dict[tuple[int, ...], float] = {}
-    likelihood: dict[tuple[int, ...], float] = {}
-    for text, chances in zip(NUMBERS, chances_of_all(reasoner, image).tolist(), strict=True):
-        steps = path(number, reasoner.form, float(text) + 0.01)  # the truth has more decimals than are printed
-        places = tuple(place for _, place in steps)
-        shared[places] = shared.get(places, 0) + chances
-        likelihood[places] = math.exp(sum(scores[place].item() for scores, place in steps))
-    assert len(shared) > 30, "side branches are followed too"
-    assert likelihood == pytest.approx(shared, rel=1e-3)
-
-
-def test_paths_of_signed_numbers_and_of_an_angle_that_rounds_up():
-    form = tiny().form
-    script = form.write(("presence", "parameters"))
-    choice, decisions = next(script), []
-    try:
-        while True:  # always the last of what is allowed: all is there, slants are negative
-            token = choice.allowed[-1].item()
-            if choice.place.key in ("slant", "direction"):
-                scores = torch.zeros(len(choice.allowed)).log_softmax(dim=0)
-                decisions.append(Decision(choice, token, scores))
-            choice = script.send(token)
-    except StopIteration:
-        pass
-    slant = Number("rain", "slant", 0, SLANT, -90.0, [d for d in decisions if d.choice.place.key == "slant"])
-    assert [place for _, place in path(slant, form, -89.6)] == [1, 9]  # -90: sign, first digit; the second is forced
-    assert [place for _, place in path(slant, form, -12.3)] == [1, 1]
-    assert [place for _, place in path(slant, form, -0.3)] == [0]  # there is no -00
-    spec = quantities(FINDINGS["shake"])["direction"]
-    direction = Number("shake", "direction", 0, spec, 179.0, [d for d in decisions if d.choice.place.key == "direction"])
-    assert [place for _, place in path(direction, form, 179.4)] == [1, 7, 9]
-    assert [place for _, place in path(direction, form, 179.7)] == [0]  # 180 degrees read 000
-
-
 def test_no_temperature_turns_yes_into_no():
     for odds in (-9.0, -0.1, 1e-3, 5.0):
         scores = torch.tensor([0.0, odds]).log_softmax(dim=0)
@@ -144,12 +101,17 @@ def test_no_temperature_turns_yes_into_no():
         assert abs(chance(scores, 2.0) - 0.5) < abs(chance(scores) - 0.5) < abs(chance(scores, 0.5) - 0.5)
 
 
-def test_temperatures_that_cannot_be_are_refused():
-    ones = Temperatures().numbers
+def test_a_calibration_that_cannot_be_is_refused():
+    ones = Calibration().presence
     with pytest.raises(ValueError, match=r"presence.fog must be a finite number above 0, got 0"):
-        Temperatures(presence=ones | {"fog": 0})
-    with pytest.raises(ValueError, match="numbers must be given for each of fog, shake, rain, noise"):
-        Temperatures(numbers={"fog": 1.0})
+        Calibration(presence=ones | {"fog": 0})
+    with pytest.raises(ValueError, match="presence must be given for each of fog, shake, rain, noise"):
+        Calibration(presence={"fog": 1.0})
+    with pytest.raises(ValueError, match=r"margins of fog.length: there is no such quantity"):
+        Calibration(margins={"fog": {"length": [0.0] * 3}})
+    for margins in ([0.0], [0.0, 0.0, math.nan]):
+        with pytest.raises(ValueError, match=r"margins of fog.severity must be 3 finite numbers"):
+            Calibration(margins={"fog": {"severity": margins}})
 
 
 def test_the_mean_of_an_angle_goes_around():

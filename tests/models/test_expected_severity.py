@@ -11,7 +11,7 @@ import torch
 from rnr.diagnosis import FIELDS, KINDS, Diagnosis, Fog, parse
 from rnr.models import expected_severity
 from rnr.models.decoding import Answer, Decision, Question
-from rnr.models.estimates import Reading, Temperatures, chance, estimates, presence
+from rnr.models.estimates import Calibration, Reading, chance, estimates, presence
 from rnr.models.expected_severity import Course, expectation, likely_courses
 from rnr.models.form import Choice, Place
 from rnr.models.qwen3vl import Qwen3VLReasoner
@@ -39,8 +39,8 @@ def foggy(yes: float, course: Course = PHOTO) -> Reading:
 
 def expected(yes: float, temperature: float = 1.0) -> float:
     """Of fog, and nothing is to be expected of the rest."""
-    temperatures = Temperatures(presence=dict.fromkeys(KINDS, temperature))
-    found = likely_courses([foggy(yes)], lambda courses: [foggy(yes, each) for each in courses], temperatures)
+    calibration = Calibration(presence=dict.fromkeys(KINDS, temperature))
+    found = likely_courses([foggy(yes)], lambda courses: [foggy(yes, each) for each in courses], calibration)
     ((fog, *others),) = expectation(1, found, None)
     assert others == pytest.approx([0, 0, 0], abs=1e-6)
     return fog
@@ -70,7 +70,7 @@ def test_a_chance_is_tempered_first():
 
 
 def test_without_a_number_there_is_no_severity():
-    found = likely_courses([foggy(math.nan)], lambda courses: [], Temperatures())
+    found = likely_courses([foggy(math.nan)], lambda courses: [], Calibration())
     assert all(map(math.isnan, expectation(1, found, None)[0]))
 
 
@@ -81,7 +81,7 @@ def test_courses_are_written_for_no_more_photos_at_once_than_there_are():
         asked.append(len(courses))
         return [foggy(0.5, each) for each in courses]
 
-    likely_courses([foggy(0.5)] * 3, weigh, Temperatures())
+    likely_courses([foggy(0.5)] * 3, weigh, Calibration())
     assert asked == [3]
     reasoner, images, rows = at_random(), photos(2), []
     plain = Question.of

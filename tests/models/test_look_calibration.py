@@ -6,7 +6,7 @@ import torch
 from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, Rain, Shake
 from rnr.models.calibration import Look, chances, crossed, fit, proven, told
 from rnr.models.decoding import Answer, Decision
-from rnr.models.estimates import Reading, Temperatures
+from rnr.models.estimates import Calibration, Reading
 from rnr.models.form import Choice, Form, Place
 from rnr.models.tokenizer import train_tokenizer, vocabulary
 
@@ -45,14 +45,40 @@ def test_temperatures_come_from_the_other_half(form):
 
 def test_what_was_not_found_has_no_numbers(form):
     looks = [look(0, -1.0, True), look(1, 1.0, False)]
-    assert fit(looks, form).numbers == Temperatures().numbers
-    assert told(looks, [Temperatures()] * 2, form) == {}
+    assert fit(looks, form).margins == {}
+    assert told(looks, [Calibration()] * 2, form) == {}
+
+
+def told_of(photo, stated, true):
+    """A look at a photo in fog of severity ``true``, where the reasoner is sure of ``stated``."""
+    flags = []
+    for kind in KINDS:
+        odds = 9.0 if kind == "fog" else -9.0
+        scores = torch.tensor([0.0, odds]).log_softmax(dim=0)
+        flags.append(Decision(Choice(Place(kind, "presence"), [], torch.tensor([7, 8])), 7 + (kind == "fog"), scores))
+    said, so = (Diagnosis(fog=Fog(each, (0.8, 0.8, 0.8), 0.5)) for each in (stated, true))
+    return Look(photo, Reading(Answer([], flags), said), so)
+
+
+def test_margins_make_intervals_as_wide_as_errors_are(form):
+    looks = [told_of(photo, 50.0, 50.0 + photo % 11 - 5) for photo in range(220)]
+    fitted = fit(looks, form)
+    assert fitted.margins["fog"]["severity"] == [3.0, 4.0, 5.0], "of 11 errors up to 5 more than half are within 3"
+    assert fitted.margins["fog"]["transmission"] == [0.0] * 3, "always right"
+    before, after = (told(looks, [at] * 220, form)["fog", "severity"] for at in (Calibration(), fitted))
+    assert [before.figures(level).covered for level in before.intervals] == pytest.approx([1 / 11] * 3)
+    assert [after.figures(level).covered for level in after.intervals] == pytest.approx([7 / 11, 9 / 11, 1])
+    kept = proven(looks, Calibration(), crossed(looks, form), fitted, form)
+    assert kept.margins == {"fog": {"severity": [3.0, 4.0, 5.0]}}
+    # One half errs by little, the other by far: neither's margins are right elsewhere.
+    uneven = [told_of(photo, 50.0, 50.0 + (photo < 110) * 20) for photo in range(220)]
+    assert proven(uneven, kept, crossed(uneven, form), fit(uneven, form), form).margins == kept.margins
 
 
 def test_only_temperatures_that_help_elsewhere_are_kept(form):
     boast = [look(photo, 2.0, photo % 100 < 60) for photo in range(400)]  # a chance of 0.88 where 0.6 is right
     fitted = fit(boast, form)
-    assert proven(boast, Temperatures(), crossed(boast, form), fitted, form) == fitted != Temperatures()
+    assert proven(boast, Calibration(), crossed(boast, form), fitted, form) == fitted != Calibration()
     # One half would have the chance lower, the other higher, and it is right as it is.
     right = [look(photo, 2.0, photo % 100 < (80 if photo < 200 else 96)) for photo in range(400)]
-    assert proven(right, Temperatures(), crossed(right, form), fit(right, form), form) == Temperatures()
+    assert proven(right, Calibration(), crossed(right, form), fit(right, form), form) == Calibration()

@@ -13,7 +13,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from rnr.diagnosis import FIELDS, KINDS, Diagnosis, Fog, Noise, Rain, Shake, parse, render
 from rnr.diagnosis.prompt import FULL, SHORT
 from rnr.diagnosis.vector import encode
-from rnr.models.estimates import Temperatures
+from rnr.models.estimates import Calibration
 from rnr.models.qwen3vl import Qwen3VLReasoner
 from rnr.models.small_reasoner import SmallReasoner, cosine_filters
 from rnr.models.tokenizer import END_OF_TURN
@@ -317,12 +317,13 @@ def test_saves_and_reloads_the_same(learned, tmp_path):
     assert json.loads((tmp_path / "reasoner.json").read_text())["views"]["size"] == 32
 
 
-def test_temperatures_say_how_sure_it_is_and_change_nothing_that_is_said(learned, tmp_path):
+def test_calibration_says_how_sure_it_is_and_changes_nothing_that_is_said(learned, tmp_path):
     learned[0].save(tmp_path)
     images, loaded = photos(3), Qwen3VLReasoner(checkpoint=str(tmp_path))
-    assert loaded.temperatures == Temperatures()
+    assert loaded.calibration == Calibration()
     before = loaded.examine(images)
-    loaded.temperatures = Temperatures(dict.fromkeys(KINDS, 2.0), dict.fromkeys(KINDS, 4.0) | {"rain": 1.0})
+    margins = {"fog": {"severity": [1.0, 2.0, 3.0]}, "shake": {"severity": [0.0, 0.0, 400.0], "direction": [0.0, 0.0, 400.0]}}
+    loaded.calibration = Calibration(dict.fromkeys(KINDS, 2.0), margins | {"noise": {"severity": [-50.0] * 3}})
     loaded.save(tmp_path)
     after = Qwen3VLReasoner(checkpoint=str(tmp_path)).examine(images)
     assert [render(examined.diagnosis) for examined in after] == [render(examined.diagnosis) for examined in before]
@@ -333,15 +334,22 @@ def test_temperatures_say_how_sure_it_is_and_change_nothing_that_is_said(learned
         assert new.intervals.get("rain") == old.intervals.get("rain")
         for kind in old.intervals.keys() - {"rain"}:
             (low, high), (lower, higher) = (at.intervals[kind]["severity"][0] for at in (old, new))
-            assert lower < low <= high < higher
+            middle = (low + high) / 2
+            wanted = {"fog": (max(low - 3, 1), min(high + 3, 100)), "shake": (1, 100), "noise": (middle, middle)}
+            assert (lower, higher) == pytest.approx(wanted[kind])
+        for (low, high), (lower, higher) in (
+            [each.intervals["shake"]["direction"][0] for each in (old, new)] for _ in range("shake" in old.intervals)
+        ):
+            assert higher - lower == 180 and (lower + higher) / 2 == pytest.approx((low + high) / 2)
+    assert {"fog", "shake", "noise"} <= {kind for each in before for kind in each.intervals}
 
 
-def test_a_folder_from_before_there_were_temperatures(learned, tmp_path):
+def test_a_folder_from_before_there_was_a_calibration(learned, tmp_path):
     learned[0].save(tmp_path)
     settings = json.loads((tmp_path / "reasoner.json").read_text())
-    del settings["temperatures"]
+    del settings["calibration"]
     (tmp_path / "reasoner.json").write_text(json.dumps(settings))
-    assert Qwen3VLReasoner(checkpoint=str(tmp_path)).temperatures == Temperatures()
+    assert Qwen3VLReasoner(checkpoint=str(tmp_path)).calibration == Calibration()
 
 
 def test_plain_transformers_reads_what_was_saved(learned, tmp_path):
