@@ -23,6 +23,7 @@ from transformers import Qwen2Tokenizer, Qwen3VLForConditionalGeneration
 from transformers.utils import cached_file
 
 from rnr.diagnosis import FIELDS, KINDS, Diagnosis, ParseFailure, parse, render
+from rnr.diagnosis.consensus import consensus, mirrored
 from rnr.diagnosis.examination import Examination
 from rnr.diagnosis.prompt import FULL, SHORT
 from rnr.models.adapters import add_lora, merged, save_adapter, train_only
@@ -37,7 +38,7 @@ from rnr.models.probe import Probe
 from rnr.models.small_reasoner import SmallReasoner
 from rnr.models.tokenizer import END_OF_TURN, IMAGE, train_tokenizer, vocabulary
 from rnr.models.view_attention import ViewAttention
-from rnr.models.views import Views
+from rnr.models.views import Views, is_mirrored, look
 from rnr.models.weights import check, locate
 
 SETTINGS = "reasoner.json"
@@ -53,6 +54,7 @@ class Settings:
     prompt: str = FULL
     calibration: Calibration = Calibration()
     fields: Sequence[str] = FIELDS
+    looks: int = 1
 
 
 class Qwen3VLReasoner(ExactBuffers, Reasoner):
@@ -67,6 +69,9 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         one.
     fields: what it speaks of. Of the rest it says nothing, though asked: a scene made up is worse than none. None takes the
         checkpoint's own, all of them unless it says otherwise. What it learns does not depend on them.
+    looks: how often it looks at a photo that it examines (:func:`rnr.models.views.look`). More than once, what it says is the
+        :func:`~rnr.diagnosis.consensus.consensus`. ``severities`` are those of one look, as all training is. None takes
+        the checkpoint's own, 1 unless it says otherwise.
     score_weight, scene_weight: weight in the loss of a token of the presence and severity lines, and of the scene line,
         against 1 for the parameters.
     answer_weight, probe_weight: weights in the loss of the answer's text, and of two auxiliary :class:`Probe`, for
@@ -86,6 +91,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         views: Views | None = None,
         prompt: str | None = None,
         fields: list[str] | None = None,
+        looks: int | None = None,
         score_weight: float = 1.0,
         scene_weight: float = 1.0,
         answer_weight: float = 1.0,
@@ -100,6 +106,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         self.calibration = Calibration()
         if checkpoint is None:
             self.views, self.prompt, self.fields = views or Views(chart=True), prompt or SHORT, fields or FIELDS
+            self.looks = 1 if looks is None else looks
             self.tokenizer = train_tokenizer(vocabulary(scenes), small.vocab_size)
             if self.views.size is None:
                 raise ValueError("a new compact model needs views of a fixed size, got size None")
@@ -111,12 +118,15 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             self.views, self.prompt = views or settings.views, prompt or settings.prompt
             self.fields = fields or settings.fields
             self.calibration = settings.calibration
+            self.looks = settings.looks if looks is None else looks
             self.tokenizer = Qwen2Tokenizer.from_pretrained(checkpoint)
             self.model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, use_safetensors=True)
         self.model.model.visual.patch_embed.proj.__class__ = PatchProjection
         for block in self.model.model.visual.blocks:
             block.attn.__class__ = ViewAttention
         Diagnosis().keep(self.fields)  # raises for fields that do not exist
+        if self.looks < 1:
+            raise ValueError(f"looks must be at least 1, got {self.looks}")
         if not answer_weight and not probe_weight:
             raise ValueError("answer_weight and probe_weight are both 0: there is nothing to learn")
         self.score_weight, self.scene_weight = score_weight, scene_weight
@@ -168,11 +178,16 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
     ) -> list[Examination | ParseFailure]:
         """See :meth:`Reasoner.examine`. Words are greedy, numbers the expectation over what their digits might have been;
         written in the form of a diagnosis, and no further than the last line that ``fields`` ask for. ``calibration`` says
-        how sure it is, and change nothing that is said."""
-        return [
-            reading if isinstance(reading, ParseFailure) else examination(reading, self.form, self.calibration)
-            for reading in self.weigh(images, fields, lean)
-        ]
+        how sure it is, and changes nothing that is said. Of ``looks`` at a photo those count whose answers parse."""
+        numbers = range(1, self.looks + 1) if self.looks > 1 else (0,)
+        said = self.weigh(images, fields, lean, numbers)
+        found: list[list[Examination]] = [[] for _ in images]
+        for place, reading in enumerate(said):
+            number, photo = numbers[place // len(images)], place % len(images)
+            if not isinstance(reading, ParseFailure):
+                seen = examination(reading, self.form, self.calibration)
+                found[photo].append(mirrored(seen) if is_mirrored(number) else seen)
+        return [consensus(each) if each else failure for each, failure in zip(found, said[: len(images)], strict=True)]
 
     @torch.no_grad()
     def severities(self, images: Tensor) -> Tensor:
@@ -182,7 +197,9 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
 
     @torch.no_grad()
     def assess(self, images: Tensor) -> tuple[list[Examination | ParseFailure], Tensor]:
-        """See :meth:`Reasoner.assess`. The photos are read once, and the likeliest answer of each is written once."""
+        """See :meth:`Reasoner.assess`. One look serves both, where no more are asked for."""
+        if self.looks > 1:
+            return super().assess(images)
         with self._read(images) as question:
             readings = self._readings(question, [*SCORES, *self.fields])
             found = self._courses(question, readings)
@@ -226,13 +243,16 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
 
     @torch.no_grad()
     def weigh(
-        self, images: Tensor, fields: Sequence[str] = FIELDS, lean: Tensor | None = None
+        self, images: Tensor, fields: Sequence[str] = FIELDS, lean: Tensor | None = None, looks: Sequence[int] = (0,)
     ) -> list[Reading | ParseFailure]:
-        """What :meth:`examine` goes by: the answers, with all that was weighed in them, and not calibrated."""
+        """What :meth:`examine` goes by: the answers, with all that was weighed in them, and not calibrated; of all photos at
+        the first of these ``looks``, then at the next. What is said of a mirror image is true of that."""
         Diagnosis().keep(fields)  # raises for fields that do not exist
         fields = [field for field in fields if field in self.fields]
-        leans = torch.zeros(len(images), len(KINDS)) if lean is None else lean
-        answers = self.write(images, [partial(self.form.write, fields, each) for each in leans.tolist()], self.form)
+        leans = (torch.zeros(len(images), len(KINDS)) if lean is None else lean).tolist() * len(looks)
+        with self._read(images, looks) as question:
+            scripts = [partial(self.form.write, fields, each) for each in leans]
+            answers = write(self.model, question, scripts, self.form, self._memory)
         parsed = [parse(self._text(answer)) for answer in answers]
         return [
             Reading(answer, written.keep(fields)) if isinstance(written, Diagnosis) else written
@@ -247,12 +267,12 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             return write(self.model, question, scripts, form, self._memory)
 
     @contextmanager
-    def _read(self, images: Tensor) -> Iterator[Question]:
-        """The photos, read up to where answers begin; within, the model is in the mode that writes."""
+    def _read(self, images: Tensor, looks: Sequence[int] = (0,)) -> Iterator[Question]:
+        """The photos at each of these looks, read up to where answers begin; within, the model is in the mode that writes."""
         training = self.model.training
         self.model.eval()  # gradient checkpointing would switch off the cache
         try:
-            yield read(self.model, self._prompt(images))
+            yield read(self.model, self._prompt(images, looks))
         finally:
             self.model.train(training)
 
@@ -267,13 +287,15 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         self.tokenizer.save_pretrained(directory)
         if self.lora is not None:
             save_adapter(self.model, self.lora, self.base, directory / "adapter")
-        settings = Settings(self.views, self.prompt, self.calibration, tuple(self.fields))
+        settings = Settings(self.views, self.prompt, self.calibration, tuple(self.fields), self.looks)
         (directory / SETTINGS).write_text(json.dumps(dataclasses.asdict(settings), indent=2) + "\n", encoding="utf-8")
 
-    def _prompt(self, images: Tensor) -> dict[str, Tensor]:
-        """What the model takes in before it answers: ids and their kinds (B, P), patches and grids of all views."""
+    def _prompt(self, images: Tensor, looks: Sequence[int] = (0,)) -> dict[str, Tensor]:
+        """What the model takes in before it answers, for all photos look by look: ids and their kinds (B, P), patches and
+        grids of all views."""
         vision = self.model.config.vision_config
-        views = self.views.take(images.float(), vision.patch_size * vision.spatial_merge_size)
+        images, unit = images.float(), vision.patch_size * vision.spatial_merge_size
+        views = torch.cat([self.views.take(look(images, number), unit) for number in looks])
         normalised = (views.flatten(0, 1) - 0.5) / 0.5
         pixels, grid = patchify(normalised, vision.patch_size, vision.temporal_patch_size, vision.spatial_merge_size)
         question = [{"type": "image"}] * views.shape[1] + [{"type": "text", "text": self.prompt}]
@@ -281,7 +303,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
         )
         text = text.replace(IMAGE, IMAGE * (int(grid[0].prod()) // vision.spatial_merge_size**2))
-        ids = torch.tensor([self.tokenizer(text).input_ids] * len(images), device=images.device)
+        ids = torch.tensor([self.tokenizer(text).input_ids] * len(views), device=images.device)
         return {
             "input_ids": ids,
             "mm_token_type_ids": (ids == self.model.config.image_token_id).int(),
@@ -327,4 +349,4 @@ def _settings(checkpoint: str) -> Settings:
     settings = json.loads(Path(path).read_text(encoding="utf-8"))
     calibration = Calibration(**settings.get("calibration", {}))
     fields = tuple(settings.get("fields", FIELDS))
-    return Settings(Views(**settings["views"]), settings["prompt"], calibration, fields)
+    return Settings(Views(**settings["views"]), settings["prompt"], calibration, fields, settings.get("looks", 1))

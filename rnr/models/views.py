@@ -4,6 +4,9 @@ A public Qwen3-VL takes the whole photo in at its own resolution. A compact one 
 its size has lost what shake, rain and noise leave behind, for that lives in the highest frequencies. So it sees the
 photo shrunk (scene, fog), beside it a few crops of untouched pixels, and a chart of the whole photo's spectrum and noise
 (:mod:`rnr.models.chart`).
+
+It may look again, at the photo without one of its corners or at the mirror image of that, and errs otherwise each time
+(:func:`look`).
 """
 
 from dataclasses import dataclass
@@ -15,6 +18,10 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 from rnr.models.chart import SIZE as CHART
 from rnr.models.chart import chart
+
+MARGIN = 1 / 12
+CORNERS = ((True, True), (False, False), (True, False), (False, True))
+"""Those that are kept, look by look: is it at the bottom, is it to the right."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,24 @@ class Views:
         if self.chart:
             crops.append(chart(images).repeat_interleave(self.size // CHART, -1).repeat_interleave(self.size // CHART, -2))
         return torch.stack([overview, *crops], dim=1)
+
+
+def look(images: Tensor, number: int) -> Tensor:
+    """What is looked at of ``images`` (B, 3, H, W). Look 0: all of them. The others: without the rows and columns that reach
+    a twelfth (:data:`MARGIN`) into the photo from one corner after the other, and every other one mirrored."""
+    if number == 0:
+        return images
+    height, width = images.shape[-2:]
+    high, wide = height - round(height * MARGIN), width - round(width * MARGIN)
+    bottom, right = CORNERS[(number - 1) % len(CORNERS)]
+    rows, columns = (slice(-high, None) if bottom else slice(high)), (slice(-wide, None) if right else slice(wide))
+    part = images[..., rows, columns]
+    return part.flip(-1) if is_mirrored(number) else part
+
+
+def is_mirrored(number: int) -> bool:
+    """Whether that look is at a mirror image."""
+    return number > 0 and number % 2 == 0
 
 
 def crop(images: Tensor, place: float, size: int) -> Tensor:

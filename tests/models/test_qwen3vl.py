@@ -10,14 +10,16 @@ from peft import PeftModel
 from transformers import Qwen2Tokenizer, Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from rnr.diagnosis import FIELDS, KINDS, Diagnosis, Fog, Noise, Rain, Shake, parse, render
+from rnr.diagnosis import FIELDS, KINDS, Diagnosis, Fog, Noise, ParseFailure, Rain, Shake, parse, render
+from rnr.diagnosis.consensus import consensus, mirrored
+from rnr.diagnosis.examination import Examination
 from rnr.diagnosis.prompt import FULL, SHORT
 from rnr.diagnosis.vector import encode
 from rnr.models.estimates import Calibration
 from rnr.models.qwen3vl import Qwen3VLReasoner
 from rnr.models.small_reasoner import SmallReasoner, cosine_filters
 from rnr.models.tokenizer import END_OF_TURN
-from rnr.models.views import Views, crop
+from rnr.models.views import Views, crop, look
 
 TINY = SmallReasoner(vision_depth=2, vision_width=64, patch=8, text_depth=2, text_width=64, vocab_size=800)
 VIEWS = Views(size=32, tiles=1)
@@ -342,6 +344,33 @@ def test_calibration_says_how_sure_it_is_and_changes_nothing_that_is_said(learne
         ):
             assert higher - lower == 180 and (lower + higher) / 2 == pytest.approx((low + high) / 2)
     assert {"fog", "shake", "noise"} <= {kind for each in before for kind in each.intervals}
+
+
+def test_of_several_looks_the_consensus_is_said(learned, tmp_path):
+    learned[0].save(tmp_path)
+    images, once = photos(3), Qwen3VLReasoner(checkpoint=str(tmp_path))
+    thrice = Qwen3VLReasoner(checkpoint=str(tmp_path), looks=3)
+    first, second, third = (once.examine(look(images, number)) for number in (1, 2, 3))
+    wanted = [consensus([a, mirrored(b), c]) for a, b, c in zip(first, second, third, strict=True)]
+    said, (assessed, severities) = thrice.examine(images), thrice.assess(images)
+    for each in (said, assessed):
+        assert [render(one.diagnosis) for one in each] == [render(one.diagnosis) for one in wanted]
+        assert [one.presence for one in each] == [pytest.approx(one.presence, abs=1e-3) for one in wanted]
+    assert torch.equal(severities, once.severities(images)), "of one look at the whole photo"
+    thrice.save(tmp_path / "thrice")
+    assert Qwen3VLReasoner(checkpoint=str(tmp_path / "thrice")).looks == 3
+    with pytest.raises(ValueError, match="looks must be at least 1, got 0"):
+        Qwen3VLReasoner(checkpoint=str(tmp_path), looks=0)
+
+
+def test_a_look_that_makes_no_sense_does_not_count(learned, monkeypatch):
+    reasoner, images = learned[0], photos(2)
+    plain = reasoner.weigh(images, looks=(1, 2))
+    failure = ParseFailure("nonsense", "no diagnosis")
+    monkeypatch.setattr(reasoner, "looks", 2)
+    monkeypatch.setattr(reasoner, "weigh", lambda *_: [failure, plain[1], failure, plain[3]])
+    first, second = reasoner.examine(images)
+    assert first is failure and isinstance(second, Examination)
 
 
 def test_a_folder_from_before_there_was_a_calibration(learned, tmp_path):
