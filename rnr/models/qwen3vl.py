@@ -70,8 +70,8 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
     fields: what it speaks of. Of the rest it says nothing, though asked: a scene made up is worse than none. None takes the
         checkpoint's own, all of them unless it says otherwise. What it learns does not depend on them.
     looks: how often it looks at a photo that it examines (:func:`rnr.models.views.look`). More than once, what it says is the
-        :func:`~rnr.diagnosis.consensus.consensus`. ``severities`` are those of one look, as all training is. None takes
-        the checkpoint's own, 1 unless it says otherwise.
+        :func:`~rnr.diagnosis.consensus.consensus`. ``severities`` are those of one look, and its own training
+        is of one. None takes the checkpoint's own, 1 unless it says otherwise.
     score_weight, scene_weight: weight in the loss of a token of the presence and severity lines, and of the scene line,
         against 1 for the parameters.
     answer_weight, probe_weight: weights in the loss of the answer's text, and of two auxiliary :class:`Probe`, for
