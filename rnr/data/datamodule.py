@@ -23,6 +23,7 @@ from rnr.data.layouts import photos_in
 from rnr.data.loader import TrainLoader
 from rnr.data.pairs import Pair, PairBatch, PairDataset, PairStream, pairs_in
 from rnr.data.photos import Photo, held_out, limited, shipped_photos
+from rnr.data.rescale import Rescale
 from rnr.data.tone import Tone
 from rnr.degradation import Degrader, Mixture
 from rnr.diagnosis.truth import diagnoses
@@ -37,7 +38,7 @@ class Sources:
 
     A source is a folder of one's own, a published set (``reside:FOLDER``, ``ots:FOLDER``, ``scenes:FOLDER``, see
     :mod:`rnr.data.layouts`) or, but for ``predict``, a built set (:mod:`rnr.data.built`): its photos are degraded
-    already, and the DataModule's degraders, tones, JPEG, seeds and ``eval_draws`` do not apply to them.
+    already, and the DataModule's degraders, tones, sizes, JPEG, seeds and ``eval_draws`` do not apply to them.
 
     A folder that ``train`` names twice is looked at twice as often.
 
@@ -75,6 +76,7 @@ class DegradationDataModule(LightningDataModule):
             names, of which each look at a photo draws one.
         eval_degrader: that of validation and test.
         tone: in what other tones clean training photos come.
+        rescale: at what other sizes.
         jpeg: what of the degraded training photos is saved as JPEG, as most photos of the world are.
         eval_jpeg: what of those of validation and test.
         seed: of the training order, crops and degradations.
@@ -98,6 +100,7 @@ class DegradationDataModule(LightningDataModule):
         degrader: Degrader | str | list[str] = "paper",
         eval_degrader: Degrader | str | list[str] = "paper",
         tone: Tone = Tone(),  # noqa: B008  (frozen)
+        rescale: Rescale = Rescale(),  # noqa: B008  (frozen)
         jpeg: Jpeg = Jpeg(),  # noqa: B008  (frozen)
         eval_jpeg: Jpeg = Jpeg(),  # noqa: B008  (frozen)
         seed: int = 0,
@@ -120,7 +123,7 @@ class DegradationDataModule(LightningDataModule):
         self.eval_batch_size, self.eval_draws = eval_batch_size, eval_draws
         self.limit_test, self.limit_val = limit_eval, limit_eval if limit_val is None else limit_val
         self.degrader, self.eval_degrader = presets.mixture(degrader), presets.mixture(eval_degrader)
-        self.tone, self.jpeg, self.eval_jpeg = tone, jpeg, eval_jpeg
+        self.tone, self.rescale, self.jpeg, self.eval_jpeg = tone, rescale, jpeg, eval_jpeg
         self.seed, self.eval_seed = seed, eval_seed
         self.num_workers, self.cache_bytes, self.trim = num_workers, int(cache_gb * 2**30), trim
         self.sets: dict[str, PhotoDataset | PairDataset] = {}
@@ -129,7 +132,7 @@ class DegradationDataModule(LightningDataModule):
         """Finds the photos of the splits that ``stage`` needs. Raises ``PhotoError`` for a folder without any."""
         if stage == "fit" and "train" not in self.sets:
             train, val = self._training_photos()
-            self.sets["train"] = _dataset(train, self.seed, self.cache_bytes, self.trim)
+            self.sets["train"] = _dataset(train, self.seed, self.cache_bytes, self.trim, self.rescale)
             self.sets["val"] = _dataset(limited(val, self.limit_val), self.eval_seed, trim=self.trim)
         if stage == "validate" and "val" not in self.sets:
             val = limited(self._training_photos()[1], self.limit_val)
@@ -214,10 +217,12 @@ def _all(sources: Sequence[str] | None, split: str) -> Photos:
     return _joined(_found(sources, split)) if sources else shipped_photos(split)
 
 
-def _dataset(photos: Photos, seed: int, cache_bytes: int = 0, trim: int = 0) -> PhotoDataset | PairDataset:
+def _dataset(
+    photos: Photos, seed: int, cache_bytes: int = 0, trim: int = 0, rescale: Rescale = Rescale()  # noqa: B008  (frozen)
+) -> PhotoDataset | PairDataset:
     if photos and isinstance(photos[0], Pair):
         return PairDataset(photos, seed, cache_bytes)
-    return PhotoDataset(photos, seed, cache_bytes, trim)
+    return PhotoDataset(photos, seed, cache_bytes, trim, rescale)
 
 
 def _collate(photos: PhotoDataset | PairDataset) -> Callable:

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, Sampler
 from rnr.data.batch import CleanBatch
 from rnr.data.depth import depth_of
 from rnr.data.photos import Photo, PhotoError, open_photo, photo_size
+from rnr.data.rescale import Rescale, resized
 
 
 class Visit(NamedTuple):
@@ -32,11 +33,19 @@ def seed_of(*key: object) -> int:
 class PhotoDataset(Dataset):
     """Photos as uint8 tensors with their depth. A visit's crop, flip and degradation follow from (seed, epoch, name)
     alone; those of a photo that is listed again, also from how often it was listed before. Decoded photos are kept in
-    memory up to ``cache_bytes``. trim: pixels that are cut off each side of a photo, as far as that leaves any."""
+    memory up to ``cache_bytes``. trim: pixels that are cut off each side of a photo, as far as that leaves any. rescale: at
+    what sizes photos are shown that are cropped."""
 
-    def __init__(self, photos: Sequence[Photo], seed: int, cache_bytes: int = 0, trim: int = 0) -> None:
+    def __init__(
+        self,
+        photos: Sequence[Photo],
+        seed: int,
+        cache_bytes: int = 0,
+        trim: int = 0,
+        rescale: Rescale = Rescale(),  # noqa: B008  (frozen)
+    ) -> None:
         self.photos = list(photos)
-        self.seed, self.trim = seed, trim
+        self.seed, self.trim, self.rescale = seed, trim, rescale
         seen: Counter[Photo] = Counter()
         self._before: list[int] = []
         for photo in self.photos:
@@ -54,7 +63,8 @@ class PhotoDataset(Dataset):
         seed = seed_of(self.seed, visit.epoch, self.photos[visit.index].name, *([before] if before else []))
         if visit.crop:
             generator = torch.Generator().manual_seed(seed + 1)
-            photo, depth = random_crop(photo, depth, visit.crop, generator)
+            side = self.rescale.source(visit.crop, *photo.shape[-2:], generator)
+            photo, depth = resized(*random_crop(photo, depth, side, generator), visit.crop)
         return photo, depth, visit.index, seed
 
     def _read(self, index: int) -> tuple[Tensor, Tensor]:
