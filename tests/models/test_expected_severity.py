@@ -137,7 +137,7 @@ def test_a_photo_does_not_depend_on_the_batch_and_is_read_once(monkeypatch):
     reasoner, images, read = at_random(), photos(3), []
     alone = torch.cat([reasoner.severities(image[None]) for image in images])
     plain = reasoner._prompt
-    monkeypatch.setattr(reasoner, "_prompt", lambda images: read.append(len(images)) or plain(images))
+    monkeypatch.setattr(reasoner, "_prompt", lambda images, *looks: read.append(len(images)) or plain(images, *looks))
     torch.testing.assert_close(reasoner.severities(images), alone, rtol=1e-4, atol=1e-3)
     assert read == [3]
 
@@ -182,7 +182,7 @@ def test_what_is_said_and_its_severities_are_of_one_reading(monkeypatch):
     reasoner, images, read = at_random(), photos(3), []
     examined, severities = reasoner.examine(images), reasoner.severities(images)
     plain = reasoner._prompt
-    monkeypatch.setattr(reasoner, "_prompt", lambda images: read.append(len(images)) or plain(images))
+    monkeypatch.setattr(reasoner, "_prompt", lambda images, *looks: read.append(len(images)) or plain(images, *looks))
     both = reasoner.assess(images)
     assert read == [3] and both[0] == examined
     torch.testing.assert_close(both[1], severities, rtol=1e-4, atol=1e-3)
