@@ -7,11 +7,8 @@ All photos of a batch have one size, so all share one prompt: the views, the ins
 answer is the diagnosis' text, closed by the end of the turn.
 """
 
-import dataclasses
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,41 +17,29 @@ import torch.nn.functional as F
 from peft import LoraConfig
 from torch import Tensor, nn
 from transformers import Qwen2Tokenizer, Qwen3VLForConditionalGeneration
-from transformers.utils import cached_file
 
 from rnr.diagnosis import FIELDS, KINDS, Diagnosis, ParseFailure, parse, render
 from rnr.diagnosis.consensus import consensus, mirrored
 from rnr.diagnosis.examination import Examination
-from rnr.diagnosis.prompt import FULL, SHORT
+from rnr.diagnosis.prompt import SHORT
 from rnr.models.adapters import add_lora, merged, save_adapter, train_only
 from rnr.models.buffers import ExactBuffers
 from rnr.models.decoding import Answer, Question, read, weighed_again, write
 from rnr.models.estimates import Calibration, Reading, examination
 from rnr.models.expected_severity import Course, expectation, followed, likely_courses
-from rnr.models.form import Form, Script
+from rnr.models.form import Form
 from rnr.models.interfaces import Reasoner
 from rnr.models.patches import PatchProjection, patchify
 from rnr.models.probe import Probe
+from rnr.models.reasoner_settings import ReasonerSettings
 from rnr.models.small_reasoner import SmallReasoner
 from rnr.models.tokenizer import END_OF_TURN, IMAGE, train_tokenizer, vocabulary
 from rnr.models.view_attention import ViewAttention
 from rnr.models.views import Views, is_mirrored, look
 from rnr.models.weights import check, locate
 
-SETTINGS = "reasoner.json"
 SCORES = FIELDS[:2]
 """What severities are read off."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What ``reasoner.json`` holds; its defaults are those of a checkpoint that has none."""
-
-    views: Views = Views(size=None, tiles=0)
-    prompt: str = FULL
-    calibration: Calibration = Calibration()
-    fields: Sequence[str] = FIELDS
-    looks: int = 1
 
 
 class Qwen3VLReasoner(ExactBuffers, Reasoner):
@@ -114,7 +99,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         else:
             checkpoint = locate(checkpoint)
             check(checkpoint, ["qwen3_vl"], "reasoner")
-            settings = _settings(checkpoint)
+            settings = ReasonerSettings.of(checkpoint)
             self.views, self.prompt = views or settings.views, prompt or settings.prompt
             self.fields = fields or settings.fields
             self.calibration = settings.calibration
@@ -259,13 +244,6 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             for answer, written in zip(answers, parsed, strict=True)
         ]
 
-    @torch.no_grad()
-    def write(self, images: Tensor, scripts: Sequence[Callable[[], Script]], form: Form | None = None) -> list[Answer]:
-        """One answer a photo, each by its own script (see :func:`rnr.models.decoding.write`). images: (B, 3, H, W) in
-        [0, 1]. No gradient."""
-        with self._read(images) as question:
-            return write(self.model, question, scripts, form, self._memory)
-
     @contextmanager
     def _read(self, images: Tensor, looks: Sequence[int] = (0,)) -> Iterator[Question]:
         """The photos at each of these looks, read up to where answers begin; within, the model is in the mode that writes."""
@@ -280,15 +258,14 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         return self.tokenizer.decode(answer.tokens).removesuffix(END_OF_TURN)
 
     def save(self, directory: Path) -> None:
-        """A plain transformers folder, adapters merged, and its :class:`Settings` in ``reasoner.json`` beside it; adapters
+        """A plain transformers folder, adapters merged, and its :class:`ReasonerSettings` beside it; adapters
         also by themselves, in peft's format, in ``adapter``."""
         directory = Path(directory)
         self.model.save_pretrained(directory, state_dict=merged(self.model))
         self.tokenizer.save_pretrained(directory)
         if self.lora is not None:
             save_adapter(self.model, self.lora, self.base, directory / "adapter")
-        settings = Settings(self.views, self.prompt, self.calibration, tuple(self.fields), self.looks)
-        (directory / SETTINGS).write_text(json.dumps(dataclasses.asdict(settings), indent=2) + "\n", encoding="utf-8")
+        ReasonerSettings(self.views, self.prompt, self.calibration, self.fields, self.looks).save(directory)
 
     def _prompt(self, images: Tensor, looks: Sequence[int] = (0,)) -> dict[str, Tensor]:
         """What the model takes in before it answers, for all photos look by look: ids and their kinds (B, P), patches and
@@ -340,13 +317,3 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             train_only(self.model, parts)
             return None
         return add_lora(self.model, parts, lora_rank)
-
-
-def _settings(checkpoint: str) -> Settings:
-    path = cached_file(checkpoint, SETTINGS, _raise_exceptions_for_missing_entries=False)
-    if path is None:
-        return Settings()
-    settings = json.loads(Path(path).read_text(encoding="utf-8"))
-    calibration = Calibration(**settings.get("calibration", {}))
-    fields = tuple(settings.get("fields", FIELDS))
-    return Settings(Views(**settings["views"]), settings["prompt"], calibration, fields, settings.get("looks", 1))

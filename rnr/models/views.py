@@ -86,8 +86,8 @@ def look(images: Tensor, number: int) -> Tensor:
 
 
 def is_mirrored(number: int) -> bool:
-    """Whether that look is at a mirror image."""
-    return number > 0 and number % 2 == 0
+    """Whether that look is at a mirror image: every other one, and the other way in the next round of corners."""
+    return number > 0 and (number + (number - 1) // len(CORNERS)) % 2 == 0
 
 
 def crop(images: Tensor, place: float, size: int) -> Tensor:
