@@ -7,7 +7,7 @@ All photos of a batch have one size, so all share one prompt: the views, the ins
 answer is the diagnosis' text, closed by the end of the turn.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from rnr.models.buffers import ExactBuffers
 from rnr.models.decoding import Answer, Question, read, weighed_again, write
 from rnr.models.estimates import Calibration, Reading, examination
 from rnr.models.expected_severity import Course, expectation, followed, likely_courses
-from rnr.models.form import Form
+from rnr.models.form import Form, Script
 from rnr.models.interfaces import Reasoner
 from rnr.models.patches import PatchProjection, patchify
 from rnr.models.probe import Probe
@@ -235,14 +235,25 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         Diagnosis().keep(fields)  # raises for fields that do not exist
         fields = [field for field in fields if field in self.fields]
         leans = (torch.zeros(len(images), len(KINDS)) if lean is None else lean).tolist() * len(looks)
-        with self._read(images, looks) as question:
-            scripts = [partial(self.form.write, fields, each) for each in leans]
-            answers = write(self.model, question, scripts, self.form, self._memory)
+        answers = self.write(images, [partial(self.form.write, fields, each) for each in leans], self.form, looks)
         parsed = [parse(self._text(answer)) for answer in answers]
         return [
             Reading(answer, written.keep(fields)) if isinstance(written, Diagnosis) else written
             for answer, written in zip(answers, parsed, strict=True)
         ]
+
+    @torch.no_grad()
+    def write(
+        self,
+        images: Tensor,
+        scripts: Sequence[Callable[[], Script]],
+        form: Form | None = None,
+        looks: Sequence[int] = (0,),
+    ) -> list[Answer]:
+        """One answer a photo and look, each by its own script (see :func:`rnr.models.decoding.write`). images: (B, 3, H, W)
+        in [0, 1]. No gradient."""
+        with self._read(images, looks) as question:
+            return write(self.model, question, scripts, form, self._memory)
 
     @contextmanager
     def _read(self, images: Tensor, looks: Sequence[int] = (0,)) -> Iterator[Question]:
