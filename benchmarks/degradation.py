@@ -26,8 +26,9 @@ from torch import Tensor
 from benchmarks import plain
 from benchmarks.timing import CONSOLE, Contestant, Goal, print_race, print_table, race, seconds_on_gpu, single_core
 from rnr.data import presets
+from rnr.data.batches import Visit
 from rnr.data.datamodule import DegradationDataModule, degrade
-from rnr.data.dataset import PhotoDataset, Visit, collate
+from rnr.data.dataset import PhotoDataset, collate
 from rnr.data.photos import shipped_photos
 from rnr.degradation import Degrader, FogPrior, NoisePrior, RainPrior, ShakePrior
 from rnr.models.compact import CompactRestorer

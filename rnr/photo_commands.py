@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rnr.command_line import Failures, find_all
 from rnr.data import presets
-from rnr.data.dataset import seed_of
+from rnr.data.batches import seed_of
 from rnr.data.depth import depth_of
 from rnr.data.photos import Photo, PhotoError, open_photo, save_photo, shipped_photos
 from rnr.degradation import Degrader

@@ -9,15 +9,8 @@ from torch.utils.data import DataLoader
 
 from rnr.data import pairs, presets
 from rnr.data.batch import CleanBatch, DegradedBatch, RealBatch
-from rnr.data.dataset import (
-    PhotoDataset,
-    TrainBatches,
-    WholeBatches,
-    WholePhotoBatches,
-    collate,
-    rank_and_world,
-    seed_of,
-)
+from rnr.data.batches import WHOLE, Crop, TrainBatches, WholeBatches, WholePhotoBatches, rank_and_world, seed_of
+from rnr.data.dataset import PhotoDataset, collate
 from rnr.data.jpeg import Jpeg
 from rnr.data.layouts import photos_in
 from rnr.data.loader import TrainLoader
@@ -66,7 +59,9 @@ class DegradationDataModule(LightningDataModule):
     Args:
         sources: where the photos are.
         batch_size: training photos a step.
-        crops: sides of the square training crops, in pixels; each batch takes one of them.
+        crops: sides of the square training crops, in pixels, or ``whole``; each batch takes one of them. A batch of nearly
+            whole photos has photos of one size (:class:`rnr.data.batches.TrainBatches`), so that a folder of many sizes
+            makes small batches.
         visits: looks at each training photo an epoch.
         eval_batch_size: whole photos a step in validation, test and prediction.
         limit_eval: at most so many validation or test photos, evenly spread; None for all.
@@ -91,7 +86,7 @@ class DegradationDataModule(LightningDataModule):
         self,
         sources: Sources = Sources(),
         batch_size: int = 16,
-        crops: Sequence[int] = (128,),
+        crops: Sequence[Crop] = (128,),
         visits: int = 1,
         eval_batch_size: int = 4,
         limit_eval: int | None = None,
@@ -116,8 +111,8 @@ class DegradationDataModule(LightningDataModule):
             raise ValueError(f"trim must be at least 0 pixels, got {trim}")
         if min(limit for limit in (limit_eval, limit_val, 1) if limit is not None) < 1:
             raise ValueError("limit_eval and limit_val must be at least 1, or None")
-        if not crops or min(crops) < 16:
-            raise ValueError(f"crops must be sides of at least 16 pixels, got {list(crops)}")
+        if not crops or min((crop for crop in crops if crop != WHOLE), default=16) < 16:
+            raise ValueError(f"crops must be sides of at least 16 pixels or {WHOLE!r}, got {list(crops)}")
         self.sources = sources
         self.batch_size, self.crops, self.visits = batch_size, tuple(crops), visits
         self.eval_batch_size, self.eval_draws = eval_batch_size, eval_draws
@@ -132,7 +127,7 @@ class DegradationDataModule(LightningDataModule):
         """Finds the photos of the splits that ``stage`` needs. Raises ``PhotoError`` for a folder without any."""
         if stage == "fit" and "train" not in self.sets:
             train, val = self._training_photos()
-            self.sets["train"] = _dataset(train, self.seed, self.cache_bytes, self.trim, self.rescale)
+            self.sets["train"] = _dataset(train, self.seed, self.cache_bytes, self.trim)
             self.sets["val"] = _dataset(limited(val, self.limit_val), self.eval_seed, trim=self.trim)
         if stage == "validate" and "val" not in self.sets:
             val = limited(self._training_photos()[1], self.limit_val)
@@ -154,10 +149,14 @@ class DegradationDataModule(LightningDataModule):
         photos = self.sets["train"]
         if isinstance(photos, PairDataset) and photos.in_shards:
             return self._stream(photos)
-        batches = TrainBatches(len(photos), self.batch_size, self.crops, self.seed, self.visits)
+        sizes = photos.sizes() if WHOLE in self.crops else None
+        rescale = Rescale() if isinstance(photos, PairDataset) else self.rescale
+        batches = TrainBatches(len(photos), self.batch_size, self.crops, self.seed, self.visits, rescale, sizes)
         return TrainLoader(photos, batches, self._epoch, _collate(photos), self.num_workers)
 
     def _stream(self, photos: PairDataset) -> DataLoader:
+        if WHOLE in self.crops:
+            raise ValueError("crops: a set in shards is read as a stream, and has no whole photos of one size; name sides")
         rank, world = rank_and_world()
         workers = min(self.num_workers, len(photos.shards) // world)  # each reads shards of its own
         stream = PairStream(photos.pairs, self.batch_size, self.crops, self.seed, self.visits, rank, world, workers)
@@ -217,12 +216,10 @@ def _all(sources: Sequence[str] | None, split: str) -> Photos:
     return _joined(_found(sources, split)) if sources else shipped_photos(split)
 
 
-def _dataset(
-    photos: Photos, seed: int, cache_bytes: int = 0, trim: int = 0, rescale: Rescale = Rescale()  # noqa: B008  (frozen)
-) -> PhotoDataset | PairDataset:
+def _dataset(photos: Photos, seed: int, cache_bytes: int = 0, trim: int = 0) -> PhotoDataset | PairDataset:
     if photos and isinstance(photos[0], Pair):
         return PairDataset(photos, seed, cache_bytes)
-    return PhotoDataset(photos, seed, cache_bytes, trim, rescale)
+    return PhotoDataset(photos, seed, cache_bytes, trim)
 
 
 def _collate(photos: PhotoDataset | PairDataset) -> Callable:

@@ -4,8 +4,8 @@ other and need no trainer."""
 import torch
 
 from rnr.data.batch import CleanBatch, DegradedBatch
+from rnr.data.batches import seed_of
 from rnr.data.datamodule import degrade
-from rnr.data.dataset import seed_of
 from rnr.data.depth import depth_of
 from rnr.data.photos import Photo, open_photo
 from rnr.degradation import Degrader

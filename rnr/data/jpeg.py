@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from kornia.enhance import jpeg_codec_differentiable
 from torch import Tensor
 
-from rnr.data.dataset import seed_of
+from rnr.data.batches import seed_of
 from rnr.degradation.severity import check_probability, check_range, uniform
 
 BLOCK = 16  # pixels of the side of what is coded together, with the colors at half the resolution

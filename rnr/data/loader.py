@@ -5,7 +5,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from rnr.data.dataset import PhotoDataset, TrainBatches
+from rnr.data.batches import TrainBatches
+from rnr.data.dataset import PhotoDataset
 from rnr.data.pairs import PairDataset, PairStream
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from rnr.data.batch import DegradedBatch
+from rnr.data.batches import Visit, seed_of
 from rnr.data.built import BuiltSet, is_built, open_set, photo_of
-from rnr.data.dataset import Visit, random_crop, seed_of
+from rnr.data.dataset import random_crop
 from rnr.data.photos import PhotoError
 from rnr.data.sample import Record, read_png
 
@@ -199,8 +200,10 @@ def decode(name: str, key: str, files: dict[str, bytes]) -> Item:
         raise PhotoError(f"{name}: sample {key} is broken ({error})") from error
 
 
-def cut(item: Item, side: int, seed: int) -> Item:
-    """The same random square of clean and degraded, mirrored half of the time; ``seed`` takes the place of the item's."""
+def cut(item: Item, crop: int | tuple[int, int], seed: int) -> Item:
+    """The same random square of that side, or part of that (height, width), of clean and degraded, mirrored half of the time;
+    ``seed`` takes the place of the item's."""
     generator = torch.Generator().manual_seed(seed + 1)
-    clean, degraded = random_crop(item.clean, item.degraded, side, generator)
+    size = (crop, crop) if isinstance(crop, int) else crop
+    clean, degraded = random_crop(item.clean, item.degraded, size, generator)
     return item._replace(clean=clean, degraded=degraded, seed=seed)

@@ -7,6 +7,7 @@ another size at every look has lost the trace before it is degraded.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +19,9 @@ from rnr.degradation.severity import check_probability, check_range
 
 @dataclass(frozen=True)
 class Rescale:
-    """share: of clean training photos that are resized; 0 for none. factor: log-uniform within these bounds; below 1 a larger
-    part of the photo is shown at a smaller size, as far as the photo is large enough. ``ValueError`` for a share outside
-    [0, 1] and bounds outside [0.25, 4]."""
+    """share: of batches of clean training photos that are resized; 0 for none. factor: of a batch, log-uniform within these
+    bounds; below 1 a larger part of the photo is shown at a smaller size, as far as the photo is large enough.
+    ``ValueError`` for a share outside [0, 1] and bounds outside [0.25, 4]."""
 
     share: float = 0.0
     factor: tuple[float, float] = (0.6, 1.3)
@@ -29,23 +30,30 @@ class Rescale:
         check_probability("rescale.share", self.share)
         check_range("rescale.factor", self.factor, 0.25, 4)
 
-    def source(self, crop: int, height: int, width: int, generator: torch.Generator) -> int:
-        """The side of the square to cut out of a photo of ``height`` x ``width``, in pixels, so that resized to ``crop`` it
-        has been scaled by what is drawn: ``crop`` itself where nothing is to be, or the photo is too small for any."""
+    def draw(self, generator: torch.Generator) -> float:
+        """How many times as large the photos of a batch are shown: 1 where they are not resized."""
         if not self.share:
-            return crop
+            return 1.0
         chosen, place = torch.rand(2, generator=generator).tolist()
-        if chosen >= self.share or crop > min(height, width):
-            return crop
         low, high = (math.log(bound) for bound in self.factor)
-        return min(max(round(crop / math.exp(low + place * (high - low))), 1), height, width)
+        return math.exp(low + place * (high - low)) if chosen < self.share else 1.0
 
 
-def resized(photo: Tensor, depth: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """photo: (3, S, S), depth: (1, S, S), both uint8, at ``side`` x ``side`` pixels instead."""
-    if photo.shape[-1] == side:
+def source(size: tuple[int, int], scale: float, whole: Sequence[int]) -> tuple[int, int]:
+    """The (height, width) to cut out of a photo of (height, width) ``whole``, so that it is shown ``scale`` times as large
+    once it is resized to ``size``. ``size`` itself where nothing is to be resized, or the photo is too small for any."""
+    if scale == 1 or size[0] > whole[0] or size[1] > whole[1]:
+        return size
+    scale = max(scale, size[0] / whole[0], size[1] / whole[1])
+    height, width = (max(round(side / scale), 1) for side in size)
+    return height, width
+
+
+def resized(photo: Tensor, depth: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """photo: (3, H, W), depth: (1, H, W), both uint8, at ``size`` (height, width) instead."""
+    if photo.shape[-2:] == size:
         return photo, depth
     both = torch.cat([photo, depth])[None].float()
-    both = F.interpolate(both, (side, side), mode="bicubic", align_corners=False, antialias=True)[0]
+    both = F.interpolate(both, size, mode="bicubic", align_corners=False, antialias=True)[0]
     both = both.round().clamp(0, 255).to(torch.uint8)
     return both[:3], both[3:]

@@ -22,7 +22,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rnr.data.dataset import random_crop, seed_of
+from rnr.data.batches import seed_of
+from rnr.data.dataset import random_crop
 from rnr.data.depth import depth_of
 from rnr.data.photos import Photo, open_photo
 from rnr.degradation import Degradation, Degraded, Degrader, FogParams, NoiseParams, RainParams, ShakeParams
@@ -112,7 +113,7 @@ def make(photo: Photo, look: int, recipe: Recipe) -> dict[str, bytes]:
     pixels, seed = _open(photo, recipe.size), seed_of(recipe.seed, look, photo.name)
     depth = depth_of(photo, pixels)
     if recipe.crop:
-        pixels, depth = random_crop(pixels, depth, recipe.crop, torch.Generator().manual_seed(seed + 1))
+        pixels, depth = random_crop(pixels, depth, (recipe.crop, recipe.crop), torch.Generator().manual_seed(seed + 1))
     with torch.no_grad():
         drawn = recipe.degrader.sample([torch.Generator().manual_seed(seed)])
         degraded = Degrader.apply(pixels[None].float() / 255, depth[None].float() / 255, drawn)

@@ -12,7 +12,7 @@ import torch
 from kornia.enhance import adjust_contrast_with_mean_subtraction, adjust_gamma, adjust_saturation_with_gray_subtraction
 from torch import Tensor
 
-from rnr.data.dataset import seed_of
+from rnr.data.batches import seed_of
 from rnr.degradation.severity import check_probability, check_range, log_uniform
 
 

@@ -9,8 +9,8 @@ from lightning import LightningModule, Trainer
 from PIL import Image
 
 from rnr.data.batch import CleanBatch, DegradedBatch, RealBatch
+from rnr.data.batches import Visit, seed_of
 from rnr.data.datamodule import DegradationDataModule, Sources, degrade
-from rnr.data.dataset import Visit, seed_of
 from rnr.data.photos import PhotoError
 from rnr.degradation import Degrader, RainPrior
 from rnr.diagnosis import KINDS
@@ -104,6 +104,16 @@ def test_a_fit_sees_degraded_photos_with_their_truth(folders, tmp_path):
             assert clean.equal(degraded) == (not any(truth[kind] for kind in KINDS))
     assert {batch.clean.shape[-2:] for batch in seen["train", 0]} <= {(16, 16), (32, 32)}
     assert {batch.clean.shape[-2:] for batch in seen["val", 0]} == {(40, 48), (20, 33)}
+
+
+def test_photos_may_be_shown_nearly_whole(folders, tmp_path):
+    sources = Sources(train=[folders.train[0], write(tmp_path / "upright", 4, 40, 30)], val=folders.val)
+    module = DegradationDataModule(sources, batch_size=3, crops=("whole",), trim=2, visits=2)
+    batches = fit(module, tmp_path, epochs=1)["train", 0]
+    assert sorted(len(batch.names) for batch in batches) == [2, 3, 3, 3, 3, 3, 3]
+    shapes = [batch.clean.shape[-2:] for batch in batches]
+    assert all(29 <= height <= 36 and (35 <= width <= 44 or 21 <= width <= 26) for height, width in shapes)
+    assert {width > 30 for _, width in shapes} == {True, False} and len(set(shapes)) > 3
 
 
 def test_training_photos_change_each_epoch_and_validation_photos_never(folders, tmp_path):
@@ -314,8 +324,8 @@ def test_a_folder_without_photos_is_named(tmp_path):
         ({"eval_batch_size": 0}, "must be at least 1"),
         ({"visits": 0}, "must be at least 1"),
         ({"trim": -1}, "trim must be at least 0 pixels, got -1"),
-        ({"crops": ()}, r"at least 16 pixels, got \[\]"),
-        ({"crops": (64, 8)}, r"at least 16 pixels, got \[64, 8\]"),
+        ({"crops": ()}, r"at least 16 pixels or 'whole', got \[\]"),
+        ({"crops": (64, 8)}, r"at least 16 pixels or 'whole', got \[64, 8\]"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, message):

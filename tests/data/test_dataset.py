@@ -5,9 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from rnr.data import dataset
-from rnr.data.dataset import PhotoDataset, TrainBatches, Visit, WholePhotoBatches, collate, seed_of
+from rnr.data import batches as batching
+from rnr.data.batches import LARGEST, WHOLE, TrainBatches, Visit, WholePhotoBatches, seed_of
+from rnr.data.dataset import PhotoDataset, collate
 from rnr.data.photos import Photo, PhotoError
+from rnr.data.rescale import Rescale
 
 
 def numbered(height, width, offset=0):
@@ -163,8 +165,70 @@ def test_each_batch_takes_one_of_the_crops():
     assert min(counts.values()) > 15
 
 
+SIZES = [(40, 60)] * 9 + [(60, 40)] * 6 + [(900, 1600)] * 3
+
+
+def test_nearly_whole_photos_share_a_batch_with_their_size_alone():
+    plan = epoch_of(TrainBatches(18, 4, [WHOLE], seed=0, visits=2, sizes=SIZES), 1)
+    seen = Counter((visit.index, visit.epoch) for batch in plan for visit in batch)
+    assert seen == Counter((index, epoch) for index in range(18) for epoch in (2, 3))
+    assert sorted(len(batch) for batch in plan) == [2, 2, 4, 4, 4, 4, 4, 4, 4, 4]
+    for batch in plan:
+        (size,) = {SIZES[visit.index] for visit in batch}
+        ((height, width),) = {visit.crop for visit in batch}
+        (scale,) = {visit.scale for visit in batch}
+        assert scale == 1 if max(size) == 60 else width == LARGEST and scale < 0.61
+        assert 0.79 * size[0] <= height / scale <= 1.01 * size[0] and 0.79 * size[1] <= width / scale <= 1.01 * size[1]
+    order = [SIZES[batch[0].index] for batch in plan]
+    assert order != sorted(order) and order != sorted(order, reverse=True)
+
+
+def test_squares_and_whole_photos_are_mixed_and_shown_at_other_sizes():
+    rescale = Rescale(share=0.5, factor=(0.5, 2.0))
+    plan = epoch_of(TrainBatches(180, 4, [32, WHOLE], 0, 2, rescale, [(40, 60)] * 180), 0)
+    squares = [batch[0] for batch in plan if batch[0].crop == 32]
+    whole = [batch[0] for batch in plan if batch[0].crop != 32]
+    assert 30 < len(squares) < 60 and 30 < len(whole) < 60
+    for visits in (squares, whole):
+        assert 0.3 < sum(visit.scale != 1 for visit in visits) / len(visits) < 0.7
+    assert all(0.79 * 40 <= visit.crop[0] / visit.scale <= 1.05 * 40 for visit in whole)
+
+
+def test_whole_photos_are_dealt_out_in_equal_steps(monkeypatch):
+    plans = []
+    for rank in range(2):
+        as_process(monkeypatch, rank, 2)
+        plans.append(epoch_of(TrainBatches(18, 2, [16, WHOLE], seed=0, sizes=SIZES), 0))
+    shapes = [[(len(batch), batch[0].crop) for batch in plan] for plan in plans]
+    assert shapes[0] == shapes[1]
+    for first, second in zip(*plans, strict=True):
+        assert len(first) == 1 or not {visit.index for visit in first} & {visit.index for visit in second}
+    seen = {visit.index for plan in plans for batch in plan for visit in batch}
+    assert len(seen) >= 15  # of each size one may be left over this epoch
+
+
+def test_the_data_set_shows_what_a_batch_of_whole_photos_asks_for(photos):
+    found = PhotoDataset(photos, seed=0, trim=2)
+    assert found.sizes() == [(36, 52), (29, 16), (36, 52), (5, 66)]
+    pixels, depth, *_ = found[Visit(0, 0, (30, 50))]
+    assert pixels.shape == (3, 30, 50) and depth[0].equal(5 * pixels[0] + 60)
+    assert found[Visit(0, 0, (15, 25), 0.5)][0].shape == (3, 15, 25)
+
+
+def test_a_photo_that_cannot_be_read_has_no_size(photos):
+    photos[1].path.write_bytes(b"no photo")
+    assert PhotoDataset(photos, seed=0).sizes()[1] == (0, 0)
+    with pytest.raises(PhotoError, match=r"1\.png"):
+        PhotoDataset(photos, seed=0)[Visit(1, 0, (1, 1))]
+
+
+def test_whole_photos_of_no_known_size_are_refused():
+    with pytest.raises(ValueError, match="need to know their sizes"):
+        TrainBatches(3, 2, [32, WHOLE], seed=0)
+
+
 def as_process(monkeypatch, rank, world):
-    monkeypatch.setattr(dataset, "rank_and_world", lambda: (rank, world))
+    monkeypatch.setattr(batching, "rank_and_world", lambda: (rank, world))
 
 
 def test_processes_share_the_photos_and_take_equal_steps(monkeypatch):

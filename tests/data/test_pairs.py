@@ -7,8 +7,8 @@ import torch
 from lightning import LightningModule, Trainer
 
 from rnr.data.batch import DegradedBatch
+from rnr.data.batches import Visit
 from rnr.data.datamodule import DegradationDataModule, Sources
-from rnr.data.dataset import Visit
 from rnr.data.pairs import PairBatch, PairDataset, PairStream, pairs_in
 from rnr.data.photos import PhotoError
 from rnr.data.sample import Recipe, Record
@@ -35,6 +35,19 @@ def test_crops_of_clean_and_degraded_are_cut_alike(built_forms, form):
         assert item.record == whole.record
         assert item.clean.equal(dataset[Visit(3, epoch, 24)].clean)
     assert len(places) > 1
+
+
+def test_pairs_may_be_shown_nearly_whole_but_not_those_of_a_stream(built_forms):
+    folder, shards = (
+        DegradationDataModule(Sources(train=[str(form)], val_share=0.3), batch_size=2, crops=("whole",))
+        for form in built_forms
+    )
+    for module in (folder, shards):
+        module.setup("fit")
+    shapes = [(batch.clean.shape, batch.degraded.shape) for batch in folder.train_dataloader()]
+    assert all(clean == degraded and 31 <= clean[2] <= 40 and 44 <= clean[3] <= 56 for clean, degraded in shapes)
+    with pytest.raises(ValueError, match="read as a stream"):
+        shards.train_dataloader()
 
 
 def test_built_sets_and_plain_folders_do_not_mix(built_forms, small_photos):

@@ -4,9 +4,10 @@ import json
 import pytest
 
 from rnr.data import sample
+from rnr.data.batches import Visit
 from rnr.data.built import open_set
 from rnr.data.datamodule import degrade
-from rnr.data.dataset import PhotoDataset, Visit, collate
+from rnr.data.dataset import PhotoDataset, collate
 from rnr.data.photos import find_photos
 from rnr.data.sample import Recipe
 from rnr.degradation import Degrader, FogPrior, NoisePrior, RainPrior, ShakePrior

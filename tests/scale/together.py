@@ -16,9 +16,9 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strateg
 from safetensors.torch import load_file
 from tiny_stages import opinionated, tiny_data, tiny_restorer, tiny_stage, tiny_trainer
 
-from rnr.data import dataset
+from rnr.data import batches
+from rnr.data.batches import TrainBatches
 from rnr.data.datamodule import DegradationDataModule
-from rnr.data.dataset import TrainBatches
 from rnr.models.qwen_image_edit import QwenImageEditRestorer
 from rnr.models.small_restorer import SmallRestorer
 from rnr.stages import RestorerSFT
@@ -121,10 +121,10 @@ class OneProcess(DegradationDataModule):
     def train_dataloader(self):
         plans = []
         for rank in range(PROCESSES):
-            dataset.rank_and_world = lambda rank=rank: (rank, PROCESSES)
+            batches.rank_and_world = lambda rank=rank: (rank, PROCESSES)
             plans.append(TrainBatches(len(self.sets["train"]), self.batch_size, self.crops, self.seed, self.visits))
             plans[-1]._plan()
-        dataset.rank_and_world = lambda: (0, 1)
+        batches.rank_and_world = lambda: (0, 1)
         loader = super().train_dataloader()
         loader.plan._plans = {0: [batch for step in zip(*(p._plan() for p in plans), strict=True) for batch in step]}
         return loader

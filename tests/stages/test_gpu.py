@@ -7,8 +7,9 @@ from tiny_stages import opinionated, tiny_data, tiny_stage, tiny_trainer
 
 from rnr.data import presets
 from rnr.data.batch import CleanBatch
+from rnr.data.batches import WholePhotoBatches
 from rnr.data.datamodule import degrade
-from rnr.data.dataset import PhotoDataset, WholePhotoBatches, collate
+from rnr.data.dataset import PhotoDataset, collate
 from rnr.data.jpeg import Jpeg
 from rnr.data.photos import shipped_photos
 from rnr.data.tone import Tone
