@@ -24,7 +24,7 @@ class Rescale:
     ``ValueError`` for a share outside [0, 1] and bounds outside [0.25, 4]."""
 
     share: float = 0.0
-    factor: tuple[float, float] = (0.6, 1.3)
+    factor: tuple[float, float] = (0.5, 1.6)
 
     def __post_init__(self) -> None:
         check_probability("rescale.share", self.share)

@@ -43,14 +43,17 @@ class Tone:
             return images
         generators = [torch.Generator().manual_seed(seed_of(seed, "tone")) for seed in seeds]
         drawn = torch.stack([torch.rand(7, generator=generator) for generator in generators])
-        chosen = (drawn[:, 0] < self.share).to(images.device)
+        chosen = (drawn[:, 0] < self.share).nonzero().flatten()
+        if not len(chosen):
+            return images
+        drawn, chosen = drawn[chosen], chosen.to(images.device)
         cast = log_uniform(drawn[:, 4:], self.cast).to(images)[..., None, None]
         gamma, contrast, saturation = (
             log_uniform(drawn[:, i], bounds).to(images)
             for i, bounds in enumerate((self.gamma, self.contrast, self.saturation), 1)
         )
-        toned = adjust_gamma((images * cast).clamp(0, 1), gamma)
+        toned = adjust_gamma((images[chosen] * cast).clamp(0, 1), gamma)
         toned = adjust_saturation_with_gray_subtraction(
             adjust_contrast_with_mean_subtraction(toned, contrast), saturation
         )
-        return torch.where(chosen.view(-1, 1, 1, 1), (toned * 255).round() / 255, images)
+        return images.index_copy(0, chosen, (toned * 255).round() / 255)
