@@ -5,7 +5,7 @@ follows every step. Recorded is what was applied, never what was asked for.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -39,6 +39,10 @@ class Degradation:
             )
         )
 
+    def rows(self, index: Tensor) -> "Degradation":
+        """Those of the photos at ``index`` (N,), in that order."""
+        return self._each(lambda values: values[index])
+
     def to(self, device: torch.device) -> "Degradation":
         """On ``device``, in float64 as drawn, or in float32 where the device has no other (Apple's)."""
 
@@ -46,11 +50,12 @@ class Degradation:
             short = device.type == "mps" and values.is_floating_point()
             return values.to(device, torch.float32 if short else values.dtype)
 
+        return self._each(move)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Degradation":
         return Degradation(
             *(
-                dataclasses.replace(
-                    part, **{f.name: move(getattr(part, f.name)) for f in dataclasses.fields(part)}
-                )
+                dataclasses.replace(part, **{f.name: change(getattr(part, f.name)) for f in dataclasses.fields(part)})
                 for part in (self.fog, self.shake, self.rain, self.noise)
             )
         )
@@ -151,9 +156,13 @@ class Mixture:
 
     def sample(self, generators: Sequence[torch.Generator]) -> Degradation:
         """See :meth:`Degrader.sample`."""
-        choices = [int(torch.randint(len(self.degraders), (), generator=generator)) for generator in generators]
-        drawn = [self.degraders[i].sample([generator]) for i, generator in zip(choices, generators, strict=True)]
-        return Degradation.joined(drawn)
+        choices = torch.stack([torch.randint(len(self.degraders), (), generator=generator) for generator in generators])
+        order = choices.argsort(stable=True)
+        drawn = [
+            self.degraders[choice].sample([generators[place] for place in order.tolist() if choices[place] == choice])
+            for choice in choices.unique().tolist()
+        ]
+        return Degradation.joined(drawn).rows(order.argsort())
 
 
 def _nth(among: Tensor, u: Tensor) -> Tensor:
