@@ -28,6 +28,11 @@ class Visit(NamedTuple):
     crop: int | tuple[int, int]
     scale: float = 1.0
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the crop, in pixels."""
+        return (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
+
 
 def seed_of(*key: object) -> int:
     """A 48-bit seed that depends on nothing but ``key``."""

@@ -39,9 +39,8 @@ class PhotoDataset(Dataset):
         seed = seed_of(self.seed, visit.epoch, self.photos[visit.index].name, *([before] if before else []))
         if visit.crop:
             generator = torch.Generator().manual_seed(seed + 1)
-            size = (visit.crop, visit.crop) if isinstance(visit.crop, int) else visit.crop
-            part = random_crop(photo, depth, source(size, visit.scale, photo.shape[-2:]), generator)
-            photo, depth = resized(*part, size)
+            part = random_crop(photo, depth, source(visit.size, visit.scale, photo.shape[-2:]), generator)
+            photo, depth = resized(*part, visit.size)
         return photo, depth, visit.index, seed
 
     def sizes(self) -> list[tuple[int, int]]:

@@ -107,7 +107,7 @@ class PairDataset(Dataset):
         if not visit.crop:
             return item
         pair = self.pairs[visit.index]
-        return cut(item, visit.crop, seed_of(self.seed, visit.epoch, pair.name, pair.key))
+        return cut(item, visit.size, seed_of(self.seed, visit.epoch, pair.name, pair.key))
 
     @property
     def shards(self) -> set[Path]:
@@ -173,7 +173,7 @@ class PairStream(IterableDataset):
         for number in range(worker, self.batches, workers):  # the loader asks its workers in turn
             side, items = sides.choice(self.crops), list(itertools.islice(samples, self.batch_size))
             if number >= self.start:
-                yield collate([cut(item, side, seed) for item, seed in items])
+                yield collate([cut(item, (side, side), seed) for item, seed in items])
 
     def _samples(self, epoch: int, reader: int, readers: int) -> Iterator[tuple[Item, int]]:
         """Without end: each with the seed of its crop."""
@@ -200,10 +200,9 @@ def decode(name: str, key: str, files: dict[str, bytes]) -> Item:
         raise PhotoError(f"{name}: sample {key} is broken ({error})") from error
 
 
-def cut(item: Item, crop: int | tuple[int, int], seed: int) -> Item:
-    """The same random square of that side, or part of that (height, width), of clean and degraded, mirrored half of the time;
-    ``seed`` takes the place of the item's."""
+def cut(item: Item, size: tuple[int, int], seed: int) -> Item:
+    """The same random part of that (height, width) of clean and degraded, mirrored half of the time; ``seed`` takes the place
+    of the item's."""
     generator = torch.Generator().manual_seed(seed + 1)
-    size = (crop, crop) if isinstance(crop, int) else crop
     clean, degraded = random_crop(item.clean, item.degraded, size, generator)
     return item._replace(clean=clean, degraded=degraded, seed=seed)

@@ -157,12 +157,11 @@ class Mixture:
     def sample(self, generators: Sequence[torch.Generator]) -> Degradation:
         """See :meth:`Degrader.sample`."""
         choices = torch.stack([torch.randint(len(self.degraders), (), generator=generator) for generator in generators])
-        order = choices.argsort(stable=True)
+        places = {choice: (choices == choice).nonzero().flatten() for choice in choices.unique().tolist()}
         drawn = [
-            self.degraders[choice].sample([generators[place] for place in order.tolist() if choices[place] == choice])
-            for choice in choices.unique().tolist()
+            self.degraders[choice].sample([generators[i] for i in rows.tolist()]) for choice, rows in places.items()
         ]
-        return Degradation.joined(drawn).rows(order.argsort())
+        return Degradation.joined(drawn).rows(torch.cat(list(places.values())).argsort())
 
 
 def _nth(among: Tensor, u: Tensor) -> Tensor:
