@@ -10,6 +10,7 @@ The conventions, all of them here:
 - mean: of the photos' own figures, each photo alike whatever its size; not the PSNR of a mean error.
 """
 
+import torch
 from torch import Tensor
 
 MAX_PSNR = 100.0
@@ -47,9 +48,10 @@ def ssim(restored: Tensor, clean: Tensor) -> Tensor:
     check(restored, clean)
     if min(clean.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(f"SSIM needs images of at least 11 x 11 pixels, got {clean.shape[-2]} x {clean.shape[-1]}")
-    _, similarity = structural_similarity_index_measure(
-        as_saved(restored), as_saved(clean), sigma=1.5, reduction="none", data_range=1.0, return_full_image=True
-    )
+    with torch.autocast(clean.device.type, enabled=False):  # in bfloat16 nothing would be left of a variance
+        _, similarity = structural_similarity_index_measure(
+            as_saved(restored), as_saved(clean), sigma=1.5, reduction="none", data_range=1.0, return_full_image=True
+        )
     border = SSIM_WINDOW // 2
     return similarity[..., border:-border, border:-border].mean(dim=(1, 2, 3))
 

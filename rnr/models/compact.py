@@ -1,8 +1,8 @@
 """The compact restorer: the inverse of Eq. 1 under the diagnosis, refined by a small U-Net that also sees the diagnosis.
 
 It runs on a CPU. A first network finds where the fog lies (:mod:`rnr.models.haze`). With that the physics
-(:mod:`rnr.models.inverse`) hands the second the photo as it is, denoised and deblurred, and dehazed; it answers with a
-gain and an offset for each pixel of the last. Whatever it needs to know of the whole photo comes as numbers (diagnosis,
+(:mod:`rnr.models.inverse`) hands the second the photo as it is, rid of rain, noise and blur, and dehazed; it answers with
+a gain and an offset for each pixel of the last. Whatever it needs to know of the whole photo comes as numbers (diagnosis,
 brightness statistics) and as the map of the fog, so that large photos can go through it in tiles.
 """
 
@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
@@ -23,36 +22,36 @@ from rnr.diagnosis.vector import LENGTH, encode
 from rnr.models import inverse
 from rnr.models.haze import Haze, HazeNetwork
 from rnr.models.interfaces import TrainableRestorer
-from rnr.models.inverse import Physics
+from rnr.models.inverse import Physics, Power
 from rnr.models.tiling import tiled
 from rnr.models.unet import UNet, UNetSize, reflected, shrink
-from rnr.models.weights import save_module, saved_module
+from rnr.models.weights import load_module, save_module, saved_module
 
 NAME = "rnr.models.compact.CompactRestorer"
 AT_ONCE = 2  # candidates of a rollout that go through the networks together
 LEAST_ERROR = 1e-5  # mean squared error, 50 dB, below which nothing is left to learn
-INVERTED = ("fog", "shake", "noise")
+LEVELLED = 512  # pixels of the longer side of the copy that the noise's levels are read off
 STATISTICS = 15  # mean, deviation and three quantiles of each channel
 
 
 @dataclass(frozen=True)
 class CompactSize:
-    """Of the network that refines and of the one that finds the fog. inverted: what the physics undoes, of fog, shake and
-    noise; the rest is left to the networks."""
+    """Of the network that refines and of the one that finds the fog. inverted: what the physics undoes; the rest is
+    left to the networks."""
 
     refine: UNetSize = UNetSize(widths=(32, 64, 128), blocks=(2, 2, 4))
     haze: UNetSize = UNetSize(widths=(24, 48, 64, 96, 128), blocks=(1, 1, 2, 2, 2))
-    inverted: tuple[str, ...] = INVERTED
+    inverted: tuple[str, ...] = KINDS
 
     def __post_init__(self) -> None:
-        if wrong := set(self.inverted) - set(INVERTED):
-            raise ValueError(f"the physics inverts {', '.join(INVERTED)}, not {', '.join(sorted(wrong))}")
+        if wrong := set(self.inverted) - set(KINDS):
+            raise ValueError(f"the physics inverts {', '.join(KINDS)}, not {', '.join(sorted(wrong))}")
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> "CompactSize":
         """From what JSON makes of one."""
         refine, haze = (UNetSize.of(config[name]) for name in ("refine", "haze"))
-        return cls(refine, haze, tuple(config.get("inverted", INVERTED)))
+        return cls(refine, haze, tuple(config.get("inverted", KINDS)))
 
 
 class CompactRestorer(TrainableRestorer):
@@ -87,7 +86,7 @@ class CompactRestorer(TrainableRestorer):
         self.haze = HazeNetwork(LENGTH + STATISTICS, size.haze)
         self.network = UNet(11, 6, LENGTH + STATISTICS, size.refine).to(memory_format=torch.channels_last)
         if checkpoint is not None:
-            self.load_state_dict(load_file(weights))
+            load_module(self, weights)
 
     def save(self, directory: Path) -> None:
         save_module(self, NAME, self.size, directory)
@@ -136,20 +135,19 @@ class CompactRestorer(TrainableRestorer):
 
     def see(self, images: Tensor, diagnoses: Sequence[Diagnosis | None]) -> tuple[Physics, Tensor, Haze]:
         """What the diagnosis and the whole photo, shrunk, say: the physics, facts (B, D) for the networks, the fog."""
-        left = dict.fromkeys(set(INVERTED) - set(self.size.inverted))
+        left = dict.fromkeys(set(KINDS) - set(self.size.inverted))
         physics = Physics.of([diagnosis and replace(diagnosis, **left) for diagnosis in diagnoses], images)
         facts = torch.cat([encode(diagnoses, images), statistics(images)], dim=1)
         return physics, facts, self.haze(images, physics, facts)
 
     def _refine(self, images: Tensor, physics: Physics, facts: Tensor, haze: Haze) -> Tensor:
-        mean_variance = inverse.noise_variance(shrink(images, 1024), physics).mean(dim=(1, 2, 3))
-        signal = inverse.signal_power(images, mean_variance)
+        power = Power.of(images, inverse.noise_variance(shrink(images, LEVELLED), physics))
         t = F.interpolate(haze.t, images.shape[-2:], mode="bilinear", align_corners=False)
 
         def restore(tile: Tensor, window: tuple[slice, slice]) -> Tensor:
             rows, columns = window
             here, noise = t[..., rows, columns], inverse.noise_variance(tile, physics)
-            filtered = inverse.wiener(tile, physics.kernel, mean_variance, signal)
+            filtered = inverse.wiener(inverse.derain(tile, physics, noise), physics.kernel, noise, power)
             dehazed = inverse.dehaze(filtered, haze.light, here)
             inputs = torch.cat([tile, filtered, dehazed, here, noise.sqrt()], dim=1)
             gain, offset = reflected(self.network, inputs, facts).chunk(2, dim=1)

@@ -26,7 +26,8 @@ from transformers import DynamicCache, Qwen3VLForConditionalGeneration
 from rnr.models.form import Choice, Form, Script
 
 LEAST = 1e-3  # chance of a rival that is looked at
-AHEAD = {"cpu": 128, "cuda": 2048}  # about so many tokens a pass: what costs little beside the calls of a pass
+AHEAD = {"cpu": 56, "cuda": 2048}  # about so many tokens a pass, for all answers: what costs little beside the pass's calls
+EACH = 24  # of one answer at least
 ROOM = 64  # columns by which a sheet grows
 MEMORY = 2**16  # places that are remembered
 
@@ -115,8 +116,9 @@ def write(
     lines = [_Line(script, memory) for script in scripts]
     sheet, active = _Sheet(question), lines
     while active:
+        reach = AHEAD.get(sheet.keys[0].device.type, AHEAD["cuda"]) // len(active)
         for line in active:
-            line.look_ahead(AHEAD.get(sheet.keys[0].device.type, AHEAD["cuda"]) // len(active))
+            line.look_ahead(max(reach, EACH))
         left = [i for i, line in enumerate(active) if line.ahead or line.rivals]
         if left and len(left) < len(active):
             sheet.keep(left)

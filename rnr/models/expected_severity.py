@@ -25,6 +25,9 @@ from rnr.models.form import Form
 LEAST = 0.025
 """The chance up to which a course counts nothing. There are at most sixteen, so that one always counts."""
 
+TOGETHER = 4
+"""Courses that are followed at once even of a single photo."""
+
 
 @dataclass(frozen=True)
 class Course:
@@ -50,8 +53,9 @@ def likely_courses(
     first: Sequence[Reading], weigh: Callable[[Sequence[Course]], Sequence[Reading]], calibration: Calibration
 ) -> list[tuple[Course, Reading]]:
     """All that count, with their answers. first: of each photo the answer of greedy decoding, up to the severities at least.
-    weigh: those of other courses; of no more of them at once than there are photos."""
+    weigh: those of other courses; of no more of them at once than there are photos, or :data:`TOGETHER`."""
     found, pending, answers = [], [Course(row) for row in range(len(first))], first
+    most = max(len(first), TOGETHER)
     while pending:
         branches: list[Course] = []
         for course, reading in zip(pending, answers, strict=True):
@@ -60,7 +64,7 @@ def likely_courses(
             if whole.weight > 0:
                 found.append((whole, reading))
         pending = branches
-        answers = [reading for at in range(0, len(pending), len(first)) for reading in weigh(pending[at : at + len(first)])]
+        answers = [reading for at in range(0, len(pending), most) for reading in weigh(pending[at : at + most])]
     return found
 
 

@@ -1,12 +1,19 @@
-"""The inverse of Eq. 1, driven by a diagnosis: sensor noise and shake undone by a Wiener filter, then fog by its A and t.
+"""The inverse of Eq. 1, driven by a diagnosis: rain undone along its slant, sensor noise and shake by a Wiener filter, then
+fog by its A and t.
 
-Given I = k * (J t + A (1 - t)) + n, the foggy sharp photo is estimated in the Fourier domain as
+Given I = (1 - a) (k * (J t + A (1 - t))) + a c + n, with streaks of the color c that cover a share a of a pixel, a is
+found by a matched filter: how much brighter a line of the diagnosed slant and width is than what lies on either side. Rid
+of that, the foggy sharp photo is estimated in the Fourier domain as
 
     conj(K) I / (|K|^2 + N / S),      N the diagnosed noise power, S ~ 1 / f^2 that of natural photos,
 
-which is a plain denoiser where the kernel K is 1. Then J = (I - A (1 - t)) / t, with t(x) from the dark channel,
-bent so that its mean is the diagnosed one. All of it is differentiable in the photo, and the identity for what the
-diagnosis calls absent. It is a guess that a network refines, not a result.
+which is a plain denoiser where the kernel K is 1. Noise differs with the brightness: the photo is filtered for several N,
+and each pixel takes what lies between those next to its own sigma(x)^2. Then J = (I - A (1 - t)) / t, with t(x) from the
+dark channel, bent so that its mean is the diagnosed one.
+
+What the diagnosis is not sure of counts by its chance: the kernel is the mean one, noise has its mean power and streaks
+their mean opacity. (Of the fog's doubt makes :mod:`rnr.models.haze` more.) All of it is differentiable in the photo, and the
+identity for what the diagnosis calls absent. It is a guess that a network refines, not a result.
 """
 
 from collections.abc import Sequence
@@ -17,56 +24,101 @@ import torch.nn.functional as F
 from kornia.filters import guided_blur
 from torch import Tensor
 
-from rnr.degradation.noise import sigma
+from rnr.degradation import rain
+from rnr.degradation.convolve import convolve
+from rnr.degradation.noise import INVISIBLE_VARIANCE, sigma
 from rnr.degradation.shake import RADIUS, TAPS, gaussian_kernel
-from rnr.diagnosis import Diagnosis
+from rnr.diagnosis import KINDS, Diagnosis
 
 POOL = 4  # the transmission map is estimated on a copy this many times smaller
 WINDOW = 7  # of the dark channel, in pixels of that copy
 MISMATCH = 0.02  # power of the error in the kernel's response, as a share of the signal
-FLOOR = 0.1  # fog is never divided out by less than this transmission
+FLOOR = 0.1  # fog is never divided out by less than this transmission, nor rain by a smaller share of a pixel
+LEVELS = 3  # noise powers that a photo is filtered for
+TRACE = 0.4  # a streak is looked for by a line of this share of its length: its ends show as well
+FLANK = 1.0  # width in pixels of what lies on either side of a streak
+GAIN = 1.5  # by which a streak's pixels outdo the mean over a line through them
+SURE = 1.5  # standard deviations of the noise by which a streak must stand out
 
 
 @dataclass(frozen=True)
 class Physics:
     """What the inverse needs of B diagnoses, with the values that change nothing where something is absent or not
     stated. light: (B, 3). transmission: (B,). doubt: (B,), of the fog, 0 where it is certain or absent, to 1 where it might
-    as well be absent. kernel: (B, 33, 33). k, b: (B,), -inf in b where there is no noise."""
+    as well be absent. kernel: (B, 33, 33). slant, length, width, opacity: (B,), of streaks, opacity 0 without any. color:
+    (B, 3). k, b, share: (B,), -inf in b where there is no noise, of whose power that share counts."""
 
     light: Tensor
     transmission: Tensor
     doubt: Tensor
     kernel: Tensor
+    slant: Tensor
+    length: Tensor
+    width: Tensor
+    opacity: Tensor
+    color: Tensor
     k: Tensor
     b: Tensor
+    share: Tensor
 
     @classmethod
     def of(cls, diagnoses: Sequence[Diagnosis | None], like: Tensor) -> "Physics":
         """On the device and in the type of ``like``."""
-        light, transmission, doubt, blur, noise = [], [], [], [], []
+        light, transmission, doubt, blur, streaks, color, noise = [], [], [], [], [], [], []
         for diagnosis in diagnoses:
-            fog, shake, readout = (diagnosis and diagnosis[kind] for kind in ("fog", "shake", "noise"))
+            fog, shake, drops, readout = (diagnosis and diagnosis[kind] for kind in KINDS)
             foggy = fog is not None and fog.transmission is not None
             light.append(fog.atmospheric_light if foggy else (1.0, 1.0, 1.0))
             transmission.append(fog.transmission if foggy else 1.0)
             doubt.append(min(2 - 2 * fog.chance, 1.0) if foggy else 0.0)
             shaken = shake is not None and shake.length is not None
-            blur.append((shake.direction, shake.length, shake.energy) if shaken else (0.0, 0.0, 1.0))
+            blur.append((shake.direction, shake.length, shake.energy, shake.chance) if shaken else (0.0, 0.0, 1.0, 0.0))
+            rainy = drops is not None and drops.opacity is not None
+            seen = (drops.slant, drops.length, drops.width, drops.opacity * drops.chance) if rainy else (0.0, 1.0, 1.0, 0.0)
+            streaks.append(seen)
+            color.append(drops.color if rainy else (1.0, 1.0, 1.0))
             noisy = readout is not None and readout.k is not None
-            noise.append((readout.k, readout.b) if noisy else (0.0, float("-inf")))
-        direction, length, energy = torch.tensor(blur).to(like).T
+            noise.append((readout.k, readout.b, readout.chance) if noisy else (0.0, float("-inf"), 0.0))
+        direction, length, energy, chance = torch.tensor(blur).to(like).T
         kernel = gaussian_kernel(direction, length.clamp(min=0.3), energy)
         delta = torch.zeros_like(kernel)
         delta[:, RADIUS, RADIUS] = 1
-        k, b = torch.tensor(noise).to(like).T
+        slant, trace, width, opacity = torch.tensor(streaks).to(like).T
+        k, b, share = torch.tensor(noise).to(like).T
         return cls(
             light=torch.tensor(light).to(like),
             transmission=torch.tensor(transmission).to(like),
             doubt=torch.tensor(doubt).to(like),
-            kernel=torch.where((length > 0).view(-1, 1, 1), kernel, delta),
+            kernel=delta.lerp(kernel, torch.where(length > 0, chance, 0).view(-1, 1, 1)),
+            slant=slant,
+            length=trace,
+            width=width,
+            opacity=opacity,
+            color=torch.tensor(color).to(like),
             k=k,
             b=b,
+            share=share,
         )
+
+
+@dataclass(frozen=True)
+class Power:
+    """Of whole photos, for all their tiles. signal: (B,), of the variance what is not noise. levels: (B, LEVELS), noise
+    variances from low to high; 0 where there is no noise."""
+
+    signal: Tensor
+    levels: Tensor
+
+    @classmethod
+    def of(cls, image: Tensor, variance: Tensor) -> "Power":
+        """image: (B, 3, H, W). variance: (B, 1, h, w), of the noise, on a copy of it of any size."""
+        flat = variance.flatten(1)
+        signal = (_framed(image).var(dim=(2, 3)).mean(dim=1) - flat.mean(dim=1)).clamp(min=1e-3)
+        ends = flat.quantile(torch.tensor([0.05, 0.95]).to(flat), dim=1)
+        low, high = ends.clamp(min=INVISIBLE_VARIANCE).log()
+        steps = torch.linspace(0, 1, LEVELS, device=flat.device, dtype=flat.dtype)
+        levels = (low[:, None] + (high - low)[:, None] * steps).exp()
+        return cls(signal, torch.where(ends[1, :, None] > 0, levels, 0.0))
 
 
 def noise_variance(image: Tensor, physics: Physics) -> Tensor:
@@ -75,17 +127,35 @@ def noise_variance(image: Tensor, physics: Physics) -> Tensor:
     The brightness is read off a smoothed copy, which the noise itself disturbs less.
     """
     smooth = F.avg_pool2d(F.pad(image, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
-    return (sigma(smooth, physics.k, physics.b) ** 2).mean(dim=1, keepdim=True)
+    variance = (sigma(smooth, physics.k, physics.b) ** 2).mean(dim=1, keepdim=True)
+    return variance * physics.share.view(-1, 1, 1, 1)
 
 
-def signal_power(image: Tensor, variance: Tensor) -> Tensor:
-    """(B,): what of the variance of ``image`` (B, 3, H, W) is not noise of the mean ``variance`` (B,)."""
-    return (_framed(image).var(dim=(2, 3)).mean(dim=1) - variance).clamp(min=1e-3)
+def derain(image: Tensor, physics: Physics, variance: Tensor) -> Tensor:
+    """(B, 3, H, W): ``image`` rid of streaks, under noise of ``variance`` (B, 1, H, W)."""
+    if not physics.opacity.any():
+        return image
+    line = rain.line(physics.slant, (TRACE * physics.length).clamp(min=2), physics.width)
+    around = rain.line(physics.slant, (TRACE * physics.length).clamp(min=2), physics.width + 2 * FLANK)
+    margin = (around.shape[-1] - line.shape[-1]) // 2
+    flank = (around - F.pad(line, (margin,) * 4)).clamp(min=0)
+    line, flank = (kernel / kernel.sum(dim=(1, 2), keepdim=True) for kernel in (line, flank))
+    brightness = image.mean(dim=1, keepdim=True)
+    border = "reflect" if min(image.shape[-2:]) > around.shape[-1] // 2 else "replicate"
+    beside = convolve(brightness, flank, border)
+    # Channels have noise of their own, of which the brightness is the mean.
+    spread = ((line**2).sum(dim=(1, 2)) + (flank**2).sum(dim=(1, 2))).view(-1, 1, 1, 1) * variance / 3
+    above = convolve(brightness, line, border) - beside - SURE * (spread + 1e-12).sqrt()
+    color, opacity = physics.color.view(-1, 3, 1, 1), physics.opacity.view(-1, 1, 1, 1)
+    contrast = (color.mean(dim=1, keepdim=True) - beside).clamp(min=FLOOR)
+    share = (GAIN * above / contrast).clamp(min=0).minimum(opacity)
+    return ((image - color * share) / (1 - share).clamp(min=FLOOR)).clamp(0, 1)
 
 
-def wiener(image: Tensor, kernel: Tensor, variance: Tensor, signal: Tensor | None = None) -> Tensor:
-    """(B, 3, H, W): ``image`` with kernel (B, K, K) undone at a mean noise ``variance`` (B,); borders by reflection. signal:
-    its :func:`signal_power`; that of the whole photo where ``image`` is a tile."""
+def wiener(image: Tensor, kernel: Tensor, variance: Tensor, power: Power | None = None) -> Tensor:
+    """(B, 3, H, W): ``image`` with kernel (B, K, K) undone under noise of ``variance`` (B, 1, H, W); borders by reflection.
+    power: that of the whole photo where ``image`` is a tile."""
+    power = Power.of(image, variance) if power is None else power
     height, width = image.shape[-2:]
     padded = _framed(image)
     rows, columns = padded.shape[-2:]
@@ -97,11 +167,22 @@ def wiener(image: Tensor, kernel: Tensor, variance: Tensor, signal: Tensor | Non
     fx = torch.fft.rfftfreq(columns, device=image.device).view(1, -1)
     falloff = 1 / (fy**2 + fx**2 + 1e-4)
     falloff = falloff / falloff.mean()
-    signal = signal_power(image, variance) if signal is None else signal
+    gained = response.abs() ** 2
     # Where there is blur, the true kernel is never quite the diagnosed one: that error acts like noise of its own.
-    ratio = (variance / signal).view(-1, 1, 1, 1) / falloff + MISMATCH * (1 - response.abs() ** 2).clamp(min=0)
-    restored = torch.fft.irfft2(spectrum * response.conj() / (response.abs() ** 2 + ratio), s=(rows, columns))
-    return restored[..., RADIUS : RADIUS + height, RADIUS : RADIUS + width].clamp(0, 1)
+    blurred, mismatch = spectrum * response.conj(), MISMATCH * (1 - gained).clamp(min=0)
+
+    def filtered(level: Tensor) -> Tensor:
+        ratio = (level / power.signal).view(-1, 1, 1, 1) / falloff + mismatch
+        restored = torch.fft.irfft2(blurred / (gained + ratio), s=(rows, columns))
+        return restored[..., RADIUS : RADIUS + height, RADIUS : RADIUS + width]
+
+    if not power.levels.any():
+        return filtered(power.levels[:, 0]).clamp(0, 1)
+    # Where between the lowest and the highest level each pixel lies, on a logarithmic scale.
+    low, high = (power.levels[:, end].clamp(min=INVISIBLE_VARIANCE).log().view(-1, 1, 1, 1) for end in (0, -1))
+    place = ((variance.clamp(min=INVISIBLE_VARIANCE).log() - low) / (high - low).clamp(min=1e-3)).clamp(0, 1) * (LEVELS - 1)
+    shares = ((1 - (place - i).abs()).clamp(min=0) for i in range(LEVELS))
+    return sum(share * filtered(level) for share, level in zip(shares, power.levels.T, strict=True)).clamp(0, 1)
 
 
 def _framed(image: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 SHIPPED = Path(__file__).parent.parent / "weights"
@@ -66,3 +67,12 @@ def saved_module(checkpoint: str | Sequence[str], kind: str, role: str) -> tuple
     folder = Path(locate(checkpoint))
     check(str(folder), [kind], role)
     return folder / "model.safetensors", json.loads((folder / "config.json").read_text(encoding="utf-8"))["size"]
+
+
+def load_module(module: nn.Module, weights: Path) -> None:
+    """Loads what :func:`save_module` wrote. Raises ``ValueError`` for a file that cannot be read, or weights of other names
+    or shapes than the module's: those of another version."""
+    try:
+        module.load_state_dict(load_file(weights))
+    except (RuntimeError, ValueError, SafetensorError) as error:
+        raise ValueError(f"{weights}: these weights do not fit this version of {type(module).__name__} ({error})") from error

@@ -50,6 +50,13 @@ def test_ssim_is_that_of_the_saved_photos(height, width):
 
 
 @pytest.mark.parametrize("figure", [psnr, ssim])
+def test_a_figure_is_the_same_where_a_model_computes_in_bfloat16(figure):
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = figure(*photos())
+    torch.testing.assert_close(mixed, figure(*photos()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("figure", [psnr, ssim])
 def test_a_figure_does_not_depend_on_the_rest_of_the_batch(figure):
     restored, clean = photos()
     alone = torch.cat([figure(restored[i : i + 1], clean[i : i + 1]) for i in range(len(clean))])

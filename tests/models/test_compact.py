@@ -4,6 +4,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, Rain, Shake
@@ -11,7 +12,7 @@ from rnr.diagnosis.vector import encode
 from rnr.models import inverse
 from rnr.models.compact import CompactRestorer, CompactSize, box_ssim, statistics
 from rnr.models.haze import HazeNetwork
-from rnr.models.inverse import Physics
+from rnr.models.inverse import Physics, Power
 from rnr.models.unet import UNetSize
 
 SIZE = CompactSize(UNetSize((8, 8, 16), (1, 1, 1), 16), UNetSize((8, 8), (1, 1), 16))
@@ -41,8 +42,10 @@ def physical(image, diagnosis):
     physics = Physics.of([diagnosis], image)
     facts = torch.zeros(1, 1)
     t = HazeNetwork(1, SIZE.haze)(image, physics, facts).t
-    variance = inverse.noise_variance(image, physics).mean(dim=(1, 2, 3))
-    return inverse.dehaze(inverse.wiener(image, physics.kernel, variance), physics.light, t)
+    variance = inverse.noise_variance(image, physics)
+    power = Power.of(image, variance)
+    filtered = inverse.wiener(inverse.derain(image, physics, variance), physics.kernel, variance, power)
+    return inverse.dehaze(filtered, physics.light, t)
 
 
 @pytest.mark.parametrize("diagnosis", MIXED, ids=["all", "none", "clean", "presence", "noise"])
@@ -102,8 +105,8 @@ def test_what_the_physics_leaves_alone_is_saved_and_told_to_the_network_all_the_
 
 
 def test_physics_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match="the physics inverts fog, shake, noise, not rain"):
-        dataclasses.replace(SIZE, inverted=("fog", "rain"))
+    with pytest.raises(ValueError, match="the physics inverts fog, shake, rain, noise, not snow"):
+        dataclasses.replace(SIZE, inverted=("fog", "snow"))
 
 
 def test_of_several_checkpoints_the_first_that_is_there_is_loaded(tmp_path):
@@ -120,6 +123,18 @@ def test_of_several_checkpoints_the_first_that_is_there_is_loaded(tmp_path):
 def test_another_models_folder_is_refused_by_name(tmp_path, config, kind):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=f"{tmp_path}: holds weights of {kind}, not of a compact restorer"):
+        CompactRestorer(str(tmp_path))
+
+
+def test_weights_of_another_version_are_refused_by_name(tmp_path):
+    restorer().save(tmp_path)
+    weights = restorer().state_dict()
+    del weights["network.amount.bias"]
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model.safetensors: these weights do not fit .*network.amount.bias"):
+        CompactRestorer(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match=r"model.safetensors: these weights do not fit"):
         CompactRestorer(str(tmp_path))
 
 

@@ -65,7 +65,8 @@ def test_bad_memories_do_no_harm(random_model, token):
     assert_same_tokens(reasoner, written(reasoner, memory=Parrot(token))[0], plain)
 
 
-def test_what_is_remembered_right_takes_one_pass(random_model):
+def test_what_is_remembered_right_takes_one_pass(random_model, monkeypatch):
+    monkeypatch.setitem(decoding.AHEAD, "cpu", 2048)
     reasoner, _ = random_model
     memory = {}
     first, slow = written(reasoner, FIELDS[:3], memory=memory, images=IMAGES[:1])

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -5,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from skimage.registration import phase_cross_correlation
 
-from rnr.degradation import noise, shake
+from rnr.degradation import noise, rain, shake
 from rnr.degradation.shake import RADIUS, TAPS
 from rnr.diagnosis import Diagnosis, Fog, Noise, Rain, Shake
 from rnr.models import inverse
-from rnr.models.inverse import Physics
+from rnr.models.inverse import Physics, Power
 
 ALL = Diagnosis(
     Fog(50, (0.9, 0.85, 0.8), 0.5),
@@ -30,6 +31,11 @@ def gaussian(direction, length, width):
     return shake.gaussian_kernel(*numbers.T)
 
 
+def power(variance, count=1):
+    """The same at every pixel."""
+    return torch.full((count, 1, 1, 1), variance)
+
+
 def psnr(image, clean):
     return -10 * math.log10((image - clean).square().mean().item())
 
@@ -37,14 +43,14 @@ def psnr(image, clean):
 @pytest.mark.parametrize("size", [(64, 64), (40, 57), (17, 17), (16, 40), (3, 5), (1, 1)])
 def test_wiener_without_blur_and_noise_changes_nothing(size):
     image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(inverse.wiener(image, delta(2), torch.zeros(2)), image, rtol=0, atol=1e-5)
+    torch.testing.assert_close(inverse.wiener(image, delta(2), power(0.0, 2)), image, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("direction", "length", "width"), [(0.0, 2.0, 1.0), (40.0, 1.5, 1.0), (90.0, 3.0, 0.7)])
 def test_wiener_undoes_a_blur(photo, direction, length, width):
     kernel = gaussian(direction, length, width)
     blurred = shake.blur(photo[None], kernel)
-    restored = inverse.wiener(blurred, kernel, torch.zeros(1))
+    restored = inverse.wiener(blurred, kernel, power(0.0))
     assert psnr(restored, photo) > psnr(blurred, photo) + 1.5
 
 
@@ -53,7 +59,7 @@ def test_wiener_takes_noise_out(photo, k, b):
     generator = torch.Generator().manual_seed(0)
     deviation = noise.sigma(photo[None], torch.tensor([k]), torch.tensor([b]))
     noisy = (photo + deviation * torch.randn(deviation.shape, generator=generator)).clamp(0, 1)
-    restored = inverse.wiener(noisy, delta(), (deviation**2).mean(dim=(1, 2, 3)))
+    restored = inverse.wiener(noisy, delta(), (deviation**2).mean(dim=1, keepdim=True))
     assert psnr(restored, photo) > psnr(noisy, photo) + 1
 
 
@@ -61,9 +67,9 @@ def test_wiener_undoes_a_blur_under_noise(photo):
     kernel = gaussian(20.0, 2.0, 1.0)
     blurred = shake.blur(photo[None], kernel)
     noisy = (blurred + 0.03 * torch.randn(blurred.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
-    restored = inverse.wiener(noisy, kernel, torch.tensor([0.03**2]))
+    restored = inverse.wiener(noisy, kernel, power(0.03**2))
     assert psnr(restored, photo) > psnr(noisy, photo) + 0.3
-    careless = inverse.wiener(noisy, kernel, torch.zeros(1))
+    careless = inverse.wiener(noisy, kernel, power(0.0))
     assert psnr(restored, photo) > psnr(careless, photo) + 0.3
 
 
@@ -73,7 +79,7 @@ def test_wiener_undoes_a_blur_under_noise(photo):
 @pytest.mark.parametrize("variance", [0.0, 0.005])
 def test_wiener_does_not_move_the_photo(photo, kernel, variance):
     blurred = shake.blur(photo[None], kernel)
-    restored = inverse.wiener(blurred, kernel, torch.tensor([variance]))[0].mean(dim=0).numpy()
+    restored = inverse.wiener(blurred, kernel, power(variance))[0].mean(dim=0).numpy()
     moved, _, _ = phase_cross_correlation(photo.mean(dim=0).numpy(), restored, upsample_factor=50)
     assert abs(moved).max() <= 0.15  # what a small photo's borders alone can feign
 
@@ -82,7 +88,7 @@ def test_wiener_keeps_a_spots_centre():
     rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     spot = torch.exp(-((rows - 30.25) ** 2 + (columns - 33.6) ** 2) / 18).expand(1, 3, -1, -1)
     kernel = gaussian(30.0, 2.5, 1.0)
-    restored = inverse.wiener(shake.blur(spot, kernel), kernel, torch.zeros(1))[0, 0, 15:46, 18:49]
+    restored = inverse.wiener(shake.blur(spot, kernel), kernel, power(0.0))[0, 0, 15:46, 18:49]
     for places, centre in ((rows, 30.25), (columns, 33.6)):
         found = (places[15:46, 18:49] * restored).sum() / restored.sum()
         assert found.item() == pytest.approx(centre, abs=0.05)
@@ -90,11 +96,88 @@ def test_wiener_keeps_a_spots_centre():
 
 def test_wiener_treats_each_photo_by_its_own_kernel(photo):
     kernels = torch.cat([delta(), gaussian(0.0, 2.0, 1.0)])
-    variance = torch.tensor([0.0, 0.001])
+    variance = torch.tensor([0.0, 0.001]).view(2, 1, 1, 1)
     together = inverse.wiener(photo.expand(2, -1, -1, -1), kernels, variance)
     for i in range(2):
         alone = inverse.wiener(photo[None], kernels[i : i + 1], variance[i : i + 1])
         torch.testing.assert_close(together[i], alone[0], rtol=0, atol=1e-6)
+
+
+def test_dark_and_bright_are_denoised_each_by_its_own_noise(photo):
+    generator = torch.Generator().manual_seed(0)
+    photo = F.interpolate(photo[None], (128, 128), mode="bilinear")
+    deviation = noise.sigma(photo, torch.tensor([0.3]), torch.tensor([-15.0]))
+    variance = (deviation**2).mean(dim=1, keepdim=True)
+    noisy = (photo + deviation * torch.randn(deviation.shape, generator=generator)).clamp(0, 1)
+    restored, by_the_mean = (
+        inverse.wiener(noisy, delta(), each) for each in (variance, variance.mean(dim=(2, 3), keepdim=True))
+    )
+    assert psnr(restored, photo) > psnr(by_the_mean, photo) + 0.2
+    for darkest in (variance <= variance.quantile(0.1), variance >= variance.quantile(0.9)):
+        both = [each.mean(dim=1, keepdim=True)[darkest] for each in (restored, by_the_mean, photo)]
+        assert psnr(both[0], both[2]) > psnr(both[1], both[2]) + 0.2
+
+
+def test_levels_span_the_noise_and_a_tile_takes_those_of_the_whole(photo):
+    variance = torch.stack([torch.linspace(1e-4, 1e-2, 64 * 64).view(1, 64, 64), torch.zeros(1, 64, 64)])
+    whole = Power.of(photo.expand(2, -1, -1, -1), variance)
+    low, high = 5.95e-4, 9.505e-3  # quantiles 0.05 and 0.95
+    assert whole.levels[0].tolist() == pytest.approx([low, math.sqrt(low * high), high], rel=1e-3)
+    assert whole.levels[1].eq(0).all() and whole.signal[1] > whole.signal[0]
+    tile = inverse.wiener(photo[None, :, :, :40], delta(), variance[:1, :, :, :40], Power.of(photo[None], variance[:1]))
+    whole = inverse.wiener(photo[None], delta(), variance[:1])
+    torch.testing.assert_close(tile[..., :24], whole[..., :24], rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("slant", [-25.0, 0.0, 30.0])
+def test_derain_takes_streaks_of_the_diagnosed_slant_out(photo, slant):
+    image = F.interpolate(photo[None], (128, 160), mode="bilinear")
+    drops = Rain(10, 0.002, slant, 20, 1.5, 0.6, (0.9, 0.9, 0.9))
+    numbers = {"density": 0.002, "slant": slant, "length": 20.0, "width": 1.5, "opacity": 0.6}
+    params = rain.RainParams(
+        present=torch.tensor([True]),
+        color=torch.full((1, 3), 0.9),
+        seed=torch.tensor([3]),
+        **{key: torch.tensor([value]) for key, value in numbers.items()},
+    )
+    rainy, none = rain.apply(image, params).image, torch.zeros(1, 1, 128, 160)
+
+    def derained(finding):
+        return inverse.derain(rainy, Physics.of([Diagnosis(rain=finding)], image), none)
+
+    gain = psnr(derained(drops), image) - psnr(rainy, image)
+    assert gain > 2
+    crooked = dataclasses.replace(drops, slant=slant + 50 if slant < 0 else slant - 50)
+    assert psnr(derained(crooked), image) - psnr(rainy, image) < gain / 2
+    left = [(derained(dataclasses.replace(drops, chance=chance)) - rainy).abs().mean() for chance in (1.0, 0.4, 1e-6)]
+    assert left[0] > left[1] > left[2] and left[2] < 1e-5
+
+
+def test_derain_hardly_touches_a_photo_without_streaks(photo):
+    image, physics = photo[None], Physics.of([ALL], photo)
+    noise_power = power(0.03**2).expand(-1, -1, 64, 64)
+    noisy = (image + 0.03 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    assert psnr(inverse.derain(noisy, physics, noise_power), noisy) > 30
+    assert inverse.derain(image, Physics.of([None], photo), noise_power).equal(image)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 50), (17, 17)])
+def test_derain_takes_every_size(size):
+    image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    out = inverse.derain(image, Physics.of([ALL, None], image), torch.zeros(2, 1, *size))
+    assert out.shape == image.shape and out.isfinite().all() and out[1].equal(image[1])
+
+
+def test_what_is_doubted_counts_by_its_chance(photo):
+    def physics(chance):
+        doubted = {kind: dataclasses.replace(ALL[kind], chance=chance) for kind in ("shake", "rain", "noise")}
+        return Physics.of([Diagnosis(**doubted)], photo)
+
+    sure, doubted = physics(1.0), physics(0.25)
+    torch.testing.assert_close(doubted.kernel, 0.75 * delta() + 0.25 * sure.kernel)
+    torch.testing.assert_close(doubted.opacity, 0.25 * sure.opacity)
+    variances = [inverse.noise_variance(photo[None], each) for each in (doubted, sure)]
+    torch.testing.assert_close(variances[0], 0.25 * variances[1])
 
 
 def test_dehaze_is_the_exact_inverse_of_fog(photo):
@@ -132,14 +215,14 @@ def test_physics_of_a_full_diagnosis(photo):
 
 @pytest.mark.parametrize(
     "diagnosis",
-    [None, Diagnosis(), ALL.keep(["presence"]), ALL.keep(["presence", "severity"]), Diagnosis(rain=ALL.rain)],
-    ids=["none", "clean", "presence", "severity", "rain"],
+    [None, Diagnosis(), ALL.keep(["presence"]), ALL.keep(["presence", "severity"])],
+    ids=["none", "clean", "presence", "severity"],
 )
 def test_what_is_absent_or_not_stated_changes_nothing(photo, diagnosis):
     image = photo[None]
     physics = Physics.of([diagnosis], image)
-    variance = inverse.noise_variance(image, physics).mean(dim=(1, 2, 3))
-    filtered = inverse.wiener(image, physics.kernel, variance)
+    variance = inverse.noise_variance(image, physics)
+    filtered = inverse.wiener(inverse.derain(image, physics, variance), physics.kernel, variance)
     torch.testing.assert_close(filtered, image, rtol=0, atol=1e-5)
     assert physics.transmission.item() == 1
     assert inverse.dehaze(image, physics.light, torch.ones(1, 1, 64, 64)).equal(image)
@@ -150,8 +233,8 @@ def test_physics_takes_rows_in_any_company(photo):
     together = Physics.of(diagnoses, photo)
     for i, diagnosis in enumerate(diagnoses):
         alone = Physics.of([diagnosis], photo)
-        for key in ("light", "transmission", "kernel", "k", "b"):
-            torch.testing.assert_close(getattr(alone, key), getattr(together, key)[i : i + 1])
+        for key, value in vars(alone).items():
+            torch.testing.assert_close(value, getattr(together, key)[i : i + 1])
     assert together.kernel[3].equal(delta()[0])  # a length of nothing is no blur
     assert Physics.of([ALL], photo.double()).kernel.dtype == torch.float64
 
@@ -161,8 +244,9 @@ def test_gradients_are_finite_and_reach_the_photo(photo, diagnosis):
     image = photo[None].clone().requires_grad_()
     physics = Physics.of([diagnosis], image)
     t = F.interpolate(inverse.haze(image, physics.light), (64, 64))
-    variance = inverse.noise_variance(image, physics).mean(dim=(1, 2, 3))
-    out = inverse.dehaze(inverse.wiener(image, physics.kernel, variance), physics.light, t)
+    variance = inverse.noise_variance(image, physics)
+    filtered = inverse.wiener(inverse.derain(image, physics, variance), physics.kernel, variance)
+    out = inverse.dehaze(filtered, physics.light, t)
     out.square().sum().backward()
     assert image.grad.isfinite().all()
     assert image.grad.ne(0).double().mean() > 0.5

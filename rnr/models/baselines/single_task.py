@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from rnr.diagnosis import Diagnosis
@@ -18,7 +17,7 @@ from rnr.models.baselines.candidates import disturbed
 from rnr.models.interfaces import TrainableRestorer
 from rnr.models.tiling import tiled
 from rnr.models.unet import UNet, UNetSize, reflected
-from rnr.models.weights import save_module, saved_module
+from rnr.models.weights import load_module, save_module, saved_module
 
 NAME = "rnr.models.baselines.single_task.SingleTask"
 
@@ -48,7 +47,7 @@ class SingleTask(TrainableRestorer):
         self.size, self.tile, self.overlap = size, tile, overlap
         self.network = UNet(3, 3, 1, size).to(memory_format=torch.channels_last)
         if checkpoint is not None:
-            self.load_state_dict(load_file(weights))
+            load_module(self, weights)
 
     def save(self, directory: Path) -> None:
         save_module(self, NAME, self.size, directory)
