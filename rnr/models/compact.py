@@ -30,7 +30,7 @@ from rnr.models.weights import load_module, save_module, saved_module
 NAME = "rnr.models.compact.CompactRestorer"
 AT_ONCE = 2  # candidates of a rollout that go through the networks together
 LEAST_ERROR = 1e-5  # mean squared error, 50 dB, below which nothing is left to learn
-LEVELLED = 512  # pixels of the longer side of the copy that the noise's levels are read off
+READ = 512  # pixels of the longer side of the copy that the noise's power is read off
 STATISTICS = 15  # mean, deviation and three quantiles of each channel
 
 
@@ -141,7 +141,7 @@ class CompactRestorer(TrainableRestorer):
         return physics, facts, self.haze(images, physics, facts)
 
     def _refine(self, images: Tensor, physics: Physics, facts: Tensor, haze: Haze) -> Tensor:
-        power = Power.of(images, inverse.noise_variance(shrink(images, LEVELLED), physics))
+        power = Power.of(images, inverse.noise_variance(shrink(images, READ), physics))
         t = F.interpolate(haze.t, images.shape[-2:], mode="bilinear", align_corners=False)
 
         def restore(tile: Tensor, window: tuple[slice, slice]) -> Tensor:
@@ -149,7 +149,7 @@ class CompactRestorer(TrainableRestorer):
             here, noise = t[..., rows, columns], inverse.noise_variance(tile, physics)
             filtered = inverse.wiener(inverse.derain(tile, physics, noise), physics.kernel, noise, power)
             dehazed = inverse.dehaze(filtered, haze.light, here)
-            inputs = torch.cat([tile, filtered, dehazed, here, noise.sqrt()], dim=1)
+            inputs = torch.cat([tile, filtered, dehazed, here, (noise + 1e-12).sqrt()], dim=1)
             gain, offset = reflected(self.network, inputs, facts).chunk(2, dim=1)
             return dehazed * (1 + gain) + offset
 

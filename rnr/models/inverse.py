@@ -7,13 +7,14 @@ of that, the foggy sharp photo is estimated in the Fourier domain as
 
     conj(K) I / (|K|^2 + N / S),      N the diagnosed noise power, S ~ 1 / f^2 that of natural photos,
 
-which is a plain denoiser where the kernel K is 1. Noise differs with the brightness: the photo is filtered for several N,
-and each pixel takes what lies between those next to its own sigma(x)^2. Then J = (I - A (1 - t)) / t, with t(x) from the
-dark channel, bent so that its mean is the diagnosed one.
+which is a plain denoiser where the kernel K is 1. Noise differs with the brightness: the photo is filtered for a low and for
+a high N, and each pixel takes what lies between, by where the logarithm of its own sigma(x)^2 does. Then J = (I - A (1 - t))
+/ t, with t(x) from the dark channel, bent so that its mean is the diagnosed one.
 
-What the diagnosis is not sure of counts by its chance: the kernel is the mean one, noise has its mean power and streaks
-their mean opacity. (Of the fog's doubt makes :mod:`rnr.models.haze` more.) All of it is differentiable in the photo, and the
-identity for what the diagnosis calls absent. It is a guess that a network refines, not a result.
+What the diagnosis is not sure of counts by its chance: the kernel is the mean one, noise has its mean power, and no more is
+taken out of a streak than its mean opacity. (Of the fog's doubt makes :mod:`rnr.models.haze` more.) All of it is
+differentiable in the photo, and the identity for what the diagnosis calls absent. It is a guess that a network refines, not a
+result.
 """
 
 from collections.abc import Sequence
@@ -33,8 +34,7 @@ from rnr.diagnosis import KINDS, Diagnosis
 POOL = 4  # the transmission map is estimated on a copy this many times smaller
 WINDOW = 7  # of the dark channel, in pixels of that copy
 MISMATCH = 0.02  # power of the error in the kernel's response, as a share of the signal
-FLOOR = 0.1  # fog is never divided out by less than this transmission, nor rain by a smaller share of a pixel
-LEVELS = 3  # noise powers that a photo is filtered for
+FLOOR = 0.1  # nothing is divided by less: a transmission, what a streak leaves of a pixel, its contrast to what lies beside
 TRACE = 0.4  # a streak is looked for by a line of this share of its length: its ends show as well
 FLANK = 1.0  # width in pixels of what lies on either side of a streak
 GAIN = 1.5  # by which a streak's pixels outdo the mean over a line through them
@@ -45,21 +45,22 @@ SURE = 1.5  # standard deviations of the noise by which a streak must stand out
 class Physics:
     """What the inverse needs of B diagnoses, with the values that change nothing where something is absent or not
     stated. light: (B, 3). transmission: (B,). doubt: (B,), of the fog, 0 where it is certain or absent, to 1 where it might
-    as well be absent. kernel: (B, 33, 33). slant, length, width, opacity: (B,), of streaks, opacity 0 without any. color:
-    (B, 3). k, b, share: (B,), -inf in b where there is no noise, of whose power that share counts."""
+    as well be absent. kernel: (B, 33, 33). slant, trace, width, opacity: (B,), of streaks, trace the length of the line
+    that they are looked for by, opacity 0 where there are none or they are no longer than wide. color: (B, 3). k, b,
+    noise_chance: (B,), of the noise, -inf in b where there is none."""
 
     light: Tensor
     transmission: Tensor
     doubt: Tensor
     kernel: Tensor
     slant: Tensor
-    length: Tensor
+    trace: Tensor
     width: Tensor
     opacity: Tensor
     color: Tensor
     k: Tensor
     b: Tensor
-    share: Tensor
+    noise_chance: Tensor
 
     @classmethod
     def of(cls, diagnoses: Sequence[Diagnosis | None], like: Tensor) -> "Physics":
@@ -73,9 +74,10 @@ class Physics:
             doubt.append(min(2 - 2 * fog.chance, 1.0) if foggy else 0.0)
             shaken = shake is not None and shake.length is not None
             blur.append((shake.direction, shake.length, shake.energy, shake.chance) if shaken else (0.0, 0.0, 1.0, 0.0))
+            streaks.append((0.0, 1.0, 1.0, 0.0))
             rainy = drops is not None and drops.opacity is not None
-            seen = (drops.slant, drops.length, drops.width, drops.opacity * drops.chance) if rainy else (0.0, 1.0, 1.0, 0.0)
-            streaks.append(seen)
+            if rainy and drops.length > 2 * drops.width:
+                streaks[-1] = (drops.slant, TRACE * drops.length, drops.width, drops.opacity * drops.chance)
             color.append(drops.color if rainy else (1.0, 1.0, 1.0))
             noisy = readout is not None and readout.k is not None
             noise.append((readout.k, readout.b, readout.chance) if noisy else (0.0, float("-inf"), 0.0))
@@ -84,41 +86,39 @@ class Physics:
         delta = torch.zeros_like(kernel)
         delta[:, RADIUS, RADIUS] = 1
         slant, trace, width, opacity = torch.tensor(streaks).to(like).T
-        k, b, share = torch.tensor(noise).to(like).T
+        k, b, noise_chance = torch.tensor(noise).to(like).T
         return cls(
             light=torch.tensor(light).to(like),
             transmission=torch.tensor(transmission).to(like),
             doubt=torch.tensor(doubt).to(like),
             kernel=delta.lerp(kernel, torch.where(length > 0, chance, 0).view(-1, 1, 1)),
             slant=slant,
-            length=trace,
+            trace=trace,
             width=width,
             opacity=opacity,
             color=torch.tensor(color).to(like),
             k=k,
             b=b,
-            share=share,
+            noise_chance=noise_chance,
         )
 
 
 @dataclass(frozen=True)
 class Power:
-    """Of whole photos, for all their tiles. signal: (B,), of the variance what is not noise. levels: (B, LEVELS), noise
-    variances from low to high; 0 where there is no noise."""
+    """Of whole photos, for all their tiles. signal: (B,), of the variance what is not noise. low, high: (B,), the noise's
+    variance, but for the lowest and highest twentieth of the pixels; 0 where there is none, or next to none."""
 
     signal: Tensor
-    levels: Tensor
+    low: Tensor
+    high: Tensor
 
     @classmethod
     def of(cls, image: Tensor, variance: Tensor) -> "Power":
         """image: (B, 3, H, W). variance: (B, 1, h, w), of the noise, on a copy of it of any size."""
         flat = variance.flatten(1)
         signal = (_framed(image).var(dim=(2, 3)).mean(dim=1) - flat.mean(dim=1)).clamp(min=1e-3)
-        ends = flat.quantile(torch.tensor([0.05, 0.95]).to(flat), dim=1)
-        low, high = ends.clamp(min=INVISIBLE_VARIANCE).log()
-        steps = torch.linspace(0, 1, LEVELS, device=flat.device, dtype=flat.dtype)
-        levels = (low[:, None] + (high - low)[:, None] * steps).exp()
-        return cls(signal, torch.where(ends[1, :, None] > 0, levels, 0.0))
+        low, high = flat.quantile(torch.tensor([0.05, 0.95]).to(flat), dim=1)
+        return cls(signal, low, high)
 
 
 def noise_variance(image: Tensor, physics: Physics) -> Tensor:
@@ -128,27 +128,28 @@ def noise_variance(image: Tensor, physics: Physics) -> Tensor:
     """
     smooth = F.avg_pool2d(F.pad(image, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
     variance = (sigma(smooth, physics.k, physics.b) ** 2).mean(dim=1, keepdim=True)
-    return variance * physics.share.view(-1, 1, 1, 1)
+    return variance * physics.noise_chance.view(-1, 1, 1, 1)
 
 
 def derain(image: Tensor, physics: Physics, variance: Tensor) -> Tensor:
-    """(B, 3, H, W): ``image`` rid of streaks, under noise of ``variance`` (B, 1, H, W)."""
+    """(B, 3, H, W): ``image`` rid of streaks, under noise of ``variance`` (B, 1, H, W), which it leaves as it is, and grown
+    where a streak was."""
     if not physics.opacity.any():
         return image
-    line = rain.line(physics.slant, (TRACE * physics.length).clamp(min=2), physics.width)
-    around = rain.line(physics.slant, (TRACE * physics.length).clamp(min=2), physics.width + 2 * FLANK)
+    line = rain.line(physics.slant, physics.trace, physics.width)
+    around = rain.line(physics.slant, physics.trace, physics.width + 2 * FLANK)
     margin = (around.shape[-1] - line.shape[-1]) // 2
     flank = (around - F.pad(line, (margin,) * 4)).clamp(min=0)
     line, flank = (kernel / kernel.sum(dim=(1, 2), keepdim=True) for kernel in (line, flank))
     brightness = image.mean(dim=1, keepdim=True)
-    border = "reflect" if min(image.shape[-2:]) > around.shape[-1] // 2 else "replicate"
-    beside = convolve(brightness, flank, border)
+    beside = convolve(brightness, flank, "replicate")
     # Channels have noise of their own, of which the brightness is the mean.
     spread = ((line**2).sum(dim=(1, 2)) + (flank**2).sum(dim=(1, 2))).view(-1, 1, 1, 1) * variance / 3
-    above = convolve(brightness, line, border) - beside - SURE * (spread + 1e-12).sqrt()
+    above = convolve(brightness, line, "replicate") - beside - SURE * (spread + 1e-12).sqrt()
     color, opacity = physics.color.view(-1, 3, 1, 1), physics.opacity.view(-1, 1, 1, 1)
-    contrast = (color.mean(dim=1, keepdim=True) - beside).clamp(min=FLOOR)
-    share = (GAIN * above / contrast).clamp(min=0).minimum(opacity)
+    contrast = color.mean(dim=1, keepdim=True) - beside
+    found = (GAIN * above / contrast.clamp(min=FLOOR)).clamp(min=0).minimum(opacity)
+    share = torch.where(contrast > 0, found, 0)  # what is brighter than rain was not brightened by it
     return ((image - color * share) / (1 - share).clamp(min=FLOOR)).clamp(0, 1)
 
 
@@ -176,13 +177,12 @@ def wiener(image: Tensor, kernel: Tensor, variance: Tensor, power: Power | None 
         restored = torch.fft.irfft2(blurred / (gained + ratio), s=(rows, columns))
         return restored[..., RADIUS : RADIUS + height, RADIUS : RADIUS + width]
 
-    if not power.levels.any():
-        return filtered(power.levels[:, 0]).clamp(0, 1)
-    # Where between the lowest and the highest level each pixel lies, on a logarithmic scale.
-    low, high = (power.levels[:, end].clamp(min=INVISIBLE_VARIANCE).log().view(-1, 1, 1, 1) for end in (0, -1))
-    place = ((variance.clamp(min=INVISIBLE_VARIANCE).log() - low) / (high - low).clamp(min=1e-3)).clamp(0, 1) * (LEVELS - 1)
-    shares = ((1 - (place - i).abs()).clamp(min=0) for i in range(LEVELS))
-    return sum(share * filtered(level) for share, level in zip(shares, power.levels.T, strict=True)).clamp(0, 1)
+    if not power.high.any():
+        return filtered(power.low).clamp(0, 1)
+    ends = (end.view(-1, 1, 1, 1) for end in (power.low, power.high))
+    low, high, here = (each.clamp(min=INVISIBLE_VARIANCE).log() for each in (*ends, variance))
+    place = ((here - low) / (high - low).clamp(min=1e-3)).clamp(0, 1)
+    return filtered(power.low).lerp(filtered(power.high), place).clamp(0, 1)
 
 
 def _framed(image: Tensor) -> Tensor:

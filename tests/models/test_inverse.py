@@ -103,69 +103,115 @@ def test_wiener_treats_each_photo_by_its_own_kernel(photo):
         torch.testing.assert_close(together[i], alone[0], rtol=0, atol=1e-6)
 
 
+def by_brightness(photo, k=0.3, b=-15.0):
+    """(1, 3, 128, 128): a larger copy under noise, the copy, and the noise's variance."""
+    large = F.interpolate(photo[None], (128, 128), mode="bilinear")
+    deviation = noise.sigma(large, torch.tensor([k]), torch.tensor([b]))
+    noisy = large + deviation * torch.randn(deviation.shape, generator=torch.Generator().manual_seed(0))
+    return noisy.clamp(0, 1), large, (deviation**2).mean(dim=1, keepdim=True)
+
+
 def test_dark_and_bright_are_denoised_each_by_its_own_noise(photo):
-    generator = torch.Generator().manual_seed(0)
-    photo = F.interpolate(photo[None], (128, 128), mode="bilinear")
-    deviation = noise.sigma(photo, torch.tensor([0.3]), torch.tensor([-15.0]))
-    variance = (deviation**2).mean(dim=1, keepdim=True)
-    noisy = (photo + deviation * torch.randn(deviation.shape, generator=generator)).clamp(0, 1)
+    noisy, clean, variance = by_brightness(photo)
     restored, by_the_mean = (
         inverse.wiener(noisy, delta(), each) for each in (variance, variance.mean(dim=(2, 3), keepdim=True))
     )
-    assert psnr(restored, photo) > psnr(by_the_mean, photo) + 0.2
-    for darkest in (variance <= variance.quantile(0.1), variance >= variance.quantile(0.9)):
-        both = [each.mean(dim=1, keepdim=True)[darkest] for each in (restored, by_the_mean, photo)]
-        assert psnr(both[0], both[2]) > psnr(both[1], both[2]) + 0.2
+    assert psnr(restored, clean) > psnr(by_the_mean, clean) + 0.4
+    for end in (variance <= variance.quantile(0.1), variance >= variance.quantile(0.9)):
+        ours, theirs, true = (each.mean(dim=1, keepdim=True)[end] for each in (restored, by_the_mean, clean))
+        assert psnr(ours, true) > psnr(theirs, true) + 0.4
 
 
-def test_levels_span_the_noise_and_a_tile_takes_those_of_the_whole(photo):
-    variance = torch.stack([torch.linspace(1e-4, 1e-2, 64 * 64).view(1, 64, 64), torch.zeros(1, 64, 64)])
-    whole = Power.of(photo.expand(2, -1, -1, -1), variance)
-    low, high = 5.95e-4, 9.505e-3  # quantiles 0.05 and 0.95
-    assert whole.levels[0].tolist() == pytest.approx([low, math.sqrt(low * high), high], rel=1e-3)
-    assert whole.levels[1].eq(0).all() and whole.signal[1] > whole.signal[0]
-    tile = inverse.wiener(photo[None, :, :, :40], delta(), variance[:1, :, :, :40], Power.of(photo[None], variance[:1]))
-    whole = inverse.wiener(photo[None], delta(), variance[:1])
-    torch.testing.assert_close(tile[..., :24], whole[..., :24], rtol=0, atol=0.02)
-
-
-@pytest.mark.parametrize("slant", [-25.0, 0.0, 30.0])
-def test_derain_takes_streaks_of_the_diagnosed_slant_out(photo, slant):
-    image = F.interpolate(photo[None], (128, 160), mode="bilinear")
-    drops = Rain(10, 0.002, slant, 20, 1.5, 0.6, (0.9, 0.9, 0.9))
-    numbers = {"density": 0.002, "slant": slant, "length": 20.0, "width": 1.5, "opacity": 0.6}
-    params = rain.RainParams(
-        present=torch.tensor([True]),
-        color=torch.full((1, 3), 0.9),
-        seed=torch.tensor([3]),
-        **{key: torch.tensor([value]) for key, value in numbers.items()},
+def test_between_two_powers_of_the_noise_the_filter_lies_between(photo):
+    noisy, _, variance = by_brightness(photo)
+    whole = Power(torch.tensor([0.05]), torch.tensor([1e-3]), torch.tensor([1e-1]))
+    low, middle, high = (
+        inverse.wiener(noisy / 2 + 0.25, delta(), power(each).expand(-1, -1, 128, 128), whole) for each in (1e-3, 1e-2, 1e-1)
     )
-    rainy, none = rain.apply(image, params).image, torch.zeros(1, 1, 128, 160)
-
-    def derained(finding):
-        return inverse.derain(rainy, Physics.of([Diagnosis(rain=finding)], image), none)
-
-    gain = psnr(derained(drops), image) - psnr(rainy, image)
-    assert gain > 2
-    crooked = dataclasses.replace(drops, slant=slant + 50 if slant < 0 else slant - 50)
-    assert psnr(derained(crooked), image) - psnr(rainy, image) < gain / 2
-    left = [(derained(dataclasses.replace(drops, chance=chance)) - rainy).abs().mean() for chance in (1.0, 0.4, 1e-6)]
-    assert left[0] > left[1] > left[2] and left[2] < 1e-5
+    torch.testing.assert_close(middle, (low + high) / 2)
+    assert (low - high).abs().mean() > 0.01
 
 
-def test_derain_hardly_touches_a_photo_without_streaks(photo):
-    image, physics = photo[None], Physics.of([ALL], photo)
-    noise_power = power(0.03**2).expand(-1, -1, 64, 64)
-    noisy = (image + 0.03 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
-    assert psnr(inverse.derain(noisy, physics, noise_power), noisy) > 30
-    assert inverse.derain(image, Physics.of([None], photo), noise_power).equal(image)
+def test_a_tile_is_filtered_by_the_noise_of_the_whole_photo(photo):
+    noisy, _, variance = by_brightness(photo)
+    dark = variance.mean(dim=2).argsort(dim=2)[0, 0]  # columns, so that a tile is darker than the whole
+    noisy, variance = noisy[..., dark], variance[..., dark]
+    power = Power.of(noisy, variance)
+    whole = inverse.wiener(noisy, delta(), variance)[..., :40]
+    tile, by_itself = (inverse.wiener(noisy[..., :64], delta(), variance[..., :64], each)[..., :40] for each in (power, None))
+    assert (tile - whole).abs().mean() < 0.6 * (by_itself - whole).abs().mean()
+
+
+def test_the_power_of_a_photo(photo):
+    variance = torch.stack([torch.linspace(1e-4, 1e-2, 64 * 64).view(1, 64, 64), torch.zeros(1, 64, 64)])
+    power = Power.of(photo.expand(2, -1, -1, -1), variance)
+    assert (power.low[0].item(), power.high[0].item()) == pytest.approx((5.95e-4, 9.505e-3), rel=1e-3)  # 5 and 95 %
+    assert power.low[1] == power.high[1] == 0
+    assert (power.signal[1] - power.signal[0]).item() == pytest.approx(5.05e-3, rel=1e-3)
+
+
+DROPS = Rain(10, 0.003, 20, 24, 2.0, 0.7, (0.95, 0.8, 0.65))
+
+
+def rained_on(image, finding):
+    keys = ("density", "slant", "length", "width", "opacity")
+    numbers = {key: torch.tensor([float(getattr(finding, key))]) for key in keys}
+    color, present = torch.tensor([finding.color]), torch.tensor([True])
+    return rain.apply(image, rain.RainParams(present=present, color=color, seed=torch.tensor([3]), **numbers)).image
+
+
+def derained(image, finding):
+    return inverse.derain(image, Physics.of([Diagnosis(rain=finding)], image), torch.zeros(1, 1, *image.shape[-2:]))
+
+
+@pytest.mark.parametrize("slant", [-60, -25, 0, 30])
+def test_derain_takes_streaks_of_the_diagnosed_kind_out(photo, slant):
+    image, drops = F.interpolate(photo[None], (128, 160), mode="bilinear"), dataclasses.replace(DROPS, slant=slant)
+    rainy = rained_on(image, drops)
+    gain = psnr(derained(rainy, drops), image) - psnr(rainy, image)
+    assert gain > 3.5
+    wrong = {"slant": slant + 40, "width": 5.0, "opacity": 0.2, "color": (1.0, 1.0, 1.0)}
+    for key, value in wrong.items():
+        worse = psnr(derained(rainy, dataclasses.replace(drops, **{key: value})), image) - psnr(rainy, image)
+        assert worse < gain - 0.3, key
+
+
+def test_no_more_is_taken_out_of_a_streak_than_its_mean_opacity(photo):
+    rainy = rained_on(photo[None], DROPS)
+    taken = [(derained(rainy, dataclasses.replace(DROPS, chance=chance)) - rainy).abs().mean() for chance in (1, 0.4, 1e-6)]
+    assert taken[0] > taken[1] > taken[2] and taken[2] < 1e-5
+
+
+def test_what_is_brighter_than_the_rain_is_left_alone(photo):
+    bright = 0.75 + 0.25 * photo[None]
+    drops = dataclasses.replace(DROPS, color=(0.7, 0.7, 0.7))
+    assert derained(bright, drops).equal(bright)
+    rainy = rained_on(bright, drops)
+    assert psnr(derained(rainy, drops), bright) > psnr(rainy, bright) - 0.1
+
+
+def test_noise_is_no_rain(photo):
+    image = photo[None]
+    noisy = (image + 0.05 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    physics = Physics.of([Diagnosis(rain=DROPS)], image)
+    changed = [(inverse.derain(noisy, physics, power(variance)) - noisy).abs().mean() for variance in (0.05**2, 0.0)]
+    assert changed[0] < 0.6 * changed[1]
+    assert inverse.derain(image, Physics.of([None], photo), power(0.0)).equal(image)
+
+
+def test_streaks_no_longer_than_wide_are_not_looked_for(photo):
+    round_ones = dataclasses.replace(DROPS, length=6, width=3.0)
+    assert derained(photo[None], round_ones).equal(photo[None])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 50), (17, 17)])
-def test_derain_takes_every_size(size):
-    image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    out = inverse.derain(image, Physics.of([ALL, None], image), torch.zeros(2, 1, *size))
-    assert out.shape == image.shape and out.isfinite().all() and out[1].equal(image[1])
+def test_derain_takes_every_size_in_any_company(size):
+    image = torch.rand(3, 3, *size, generator=torch.Generator().manual_seed(0))
+    long = dataclasses.replace(DROPS, length=64, width=9.0)
+    findings = [Diagnosis(rain=DROPS), None, Diagnosis(rain=long)]
+    out = inverse.derain(image, Physics.of(findings, image), torch.zeros(3, 1, *size))
+    assert out.isfinite().all() and out[1].equal(image[1])
+    torch.testing.assert_close(out[:1], derained(image[:1], DROPS), rtol=0, atol=1e-4)
 
 
 def test_what_is_doubted_counts_by_its_chance(photo):
