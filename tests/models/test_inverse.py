@@ -123,7 +123,7 @@ def test_dark_and_bright_are_denoised_each_by_its_own_noise(photo):
 
 
 def test_between_two_powers_of_the_noise_the_filter_lies_between(photo):
-    noisy, _, variance = by_brightness(photo)
+    noisy, *_ = by_brightness(photo)
     whole = Power(torch.tensor([0.05]), torch.tensor([1e-3]), torch.tensor([1e-1]))
     low, middle, high = (
         inverse.wiener(noisy / 2 + 0.25, delta(), power(each).expand(-1, -1, 128, 128), whole) for each in (1e-3, 1e-2, 1e-1)
