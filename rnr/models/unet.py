@@ -46,8 +46,7 @@ class Block(nn.Module):
 
 class UNet(nn.Module):
     """(B, channels, H, W) with H and W multiples of ``multiple`` -> (B, out, H, W), under facts (B, D). Starts out as
-    zero. The condition also says how much of the answer counts, so that next to nothing is done to a photo that has next to
-    nothing wrong with it."""
+    zero."""
 
     def __init__(self, channels: int, out: int, facts: int, size: UNetSize) -> None:
         super().__init__()
@@ -66,10 +65,8 @@ class UNet(nn.Module):
             nn.ModuleList(Block(w, condition) for _ in range(n)) for w, n in zip(widths[:-1], blocks[:-1], strict=True)
         )
         self.head = nn.Conv2d(widths[0], 4 * out, 3, padding=1)
-        self.amount = nn.Linear(condition, out)
-        for layer in (self.head, self.amount):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
         self.multiple = 2 ** len(widths)
 
     def forward(self, x: Tensor, facts: Tensor) -> Tensor:
@@ -86,7 +83,7 @@ class UNet(nn.Module):
             x = F.pixel_shuffle(self.grow[level](x), 2) + skips.pop()
             for block in self.up[level]:
                 x = block(x, condition)
-        return F.pixel_shuffle(self.head(x), 2) * (1 + self.amount(condition)[..., None, None])
+        return F.pixel_shuffle(self.head(x), 2)
 
 
 def reflected(network: UNet, x: Tensor, facts: Tensor) -> Tensor:

@@ -129,9 +129,9 @@ def test_another_models_folder_is_refused_by_name(tmp_path, config, kind):
 def test_weights_of_another_version_are_refused_by_name(tmp_path):
     restorer().save(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
-    del weights["network.amount.bias"]
+    del weights["network.head.bias"]
     save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=r"(?s)model.safetensors: these weights do not fit .*network.amount.bias"):
+    with pytest.raises(ValueError, match=r"(?s)model.safetensors: these weights do not fit .*network.head.bias"):
         CompactRestorer(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"cut off")
     with pytest.raises(ValueError, match=r"model.safetensors: these weights do not fit"):
