@@ -29,8 +29,9 @@ from rnr.degradation import rain
 from rnr.degradation.convolve import convolve
 from rnr.degradation.noise import INVISIBLE_VARIANCE, sigma
 from rnr.degradation.shake import RADIUS, TAPS, gaussian_kernel
-from rnr.diagnosis import KINDS, Diagnosis
+from rnr.diagnosis import KINDS, Diagnosis, Finding
 
+WHITE = (1.0, 1.0, 1.0)
 POOL = 4  # the transmission map is estimated on a copy this many times smaller
 WINDOW = 7  # of the dark channel, in pixels of that copy
 MISMATCH = 0.02  # power of the error in the kernel's response, as a share of the signal
@@ -68,19 +69,16 @@ class Physics:
         light, transmission, doubt, blur, streaks, color, noise = [], [], [], [], [], [], []
         for diagnosis in diagnoses:
             fog, shake, drops, readout = (diagnosis and diagnosis[kind] for kind in KINDS)
-            foggy = fog is not None and fog.transmission is not None
-            light.append(fog.atmospheric_light if foggy else (1.0, 1.0, 1.0))
-            transmission.append(fog.transmission if foggy else 1.0)
-            doubt.append(min(2 - 2 * fog.chance, 1.0) if foggy else 0.0)
-            shaken = shake is not None and shake.length is not None
-            blur.append((shake.direction, shake.length, shake.energy, shake.chance) if shaken else (0.0, 0.0, 1.0, 0.0))
-            streaks.append((0.0, 1.0, 1.0, 0.0))
-            rainy = drops is not None and drops.opacity is not None
-            if rainy and drops.length > 2 * drops.width:
-                streaks[-1] = (drops.slant, TRACE * drops.length, drops.width, drops.opacity * drops.chance)
-            color.append(drops.color if rainy else (1.0, 1.0, 1.0))
-            noisy = readout is not None and readout.k is not None
-            noise.append((readout.k, readout.b, readout.chance) if noisy else (0.0, float("-inf"), 0.0))
+            a, t, chance = _stated(fog, "atmospheric_light", "transmission", "chance") or (WHITE, 1.0, 1.0)
+            light.append(a)
+            transmission.append(t)
+            doubt.append(min(2 - 2 * chance, 1.0))
+            blur.append(_stated(shake, "direction", "length", "energy", "chance") or (0.0, 0.0, 1.0, 0.0))
+            seen = _stated(drops, "slant", "length", "width", "opacity", "color", "chance")
+            slant, length, width, opacity, c, chance = seen or (0.0, 1.0, 1.0, 0.0, WHITE, 1.0)
+            streaks.append((slant, TRACE * length, width, opacity * chance if length > 2 * width else 0.0))
+            color.append(c)
+            noise.append(_stated(readout, "k", "b", "chance") or (0.0, float("-inf"), 0.0))
         direction, length, energy, chance = torch.tensor(blur).to(like).T
         kernel = gaussian_kernel(direction, length.clamp(min=0.3), energy)
         delta = torch.zeros_like(kernel)
@@ -101,6 +99,12 @@ class Physics:
             b=b,
             noise_chance=noise_chance,
         )
+
+
+def _stated(finding: Finding | None, *keys: str) -> tuple | None:
+    """These of a finding, if it states all of them."""
+    values = tuple(getattr(finding, key, None) for key in keys)
+    return None if None in values else values
 
 
 @dataclass(frozen=True)

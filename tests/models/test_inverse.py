@@ -274,6 +274,17 @@ def test_what_is_absent_or_not_stated_changes_nothing(photo, diagnosis):
     assert inverse.dehaze(image, physics.light, torch.ones(1, 1, 64, 64)).equal(image)
 
 
+def test_what_is_stated_in_part_changes_nothing(photo):
+    in_part = {
+        "fog": dataclasses.replace(ALL.fog, atmospheric_light=None),
+        "shake": dataclasses.replace(ALL.shake, energy=None),
+        "rain": dataclasses.replace(ALL.rain, color=None),
+        "noise": dataclasses.replace(ALL.noise, b=None),
+    }
+    ours, nothing = (vars(Physics.of([diagnosis], photo)) for diagnosis in (Diagnosis(**in_part), Diagnosis()))
+    assert all(value.equal(nothing[key]) for key, value in ours.items())
+
+
 def test_physics_takes_rows_in_any_company(photo):
     diagnoses = [None, ALL, Diagnosis(fog=ALL.fog), Diagnosis(shake=Shake(1, 0, 0, 1))]
     together = Physics.of(diagnoses, photo)
