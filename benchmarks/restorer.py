@@ -2,8 +2,8 @@
 
 Seconds on the wall and the peak memory of a process of its own, on two cores, everything included: for rnr the diagnosis and
 the restoration by the shipped weights, for NAFNet-32 one pass of the network. Random pixels; neither looks at them any less.
-Of the peak, mapped are the parts of libraries' files that the kernel holds for the process: how many depends on how the files came
-into its cache, by a tenth of a GB from one installation to another, not on the program.
+Of the peak, mapped are the parts of libraries' files that the kernel holds for the process: how many depends on how the files
+came into its cache, by a tenth of a GB from one installation to another, not on the program.
 Then once more beside a program that keeps one of the cores busy, with OpenMP's threads as they come and as ``rnr`` has them.
 """
 
