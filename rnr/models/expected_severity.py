@@ -53,7 +53,7 @@ def likely_courses(
     first: Sequence[Reading], weigh: Callable[[Sequence[Course]], Sequence[Reading]], calibration: Calibration
 ) -> list[tuple[Course, Reading]]:
     """All that count, with their answers. first: of each photo the answer of greedy decoding, up to the severities at least.
-    weigh: those of other courses; of no more of them at once than there are photos, or :data:`TOGETHER`."""
+    weigh: those of other courses; of no more at once than there are photos, or :data:`TOGETHER` if that is more."""
     found, pending, answers = [], [Course(row) for row in range(len(first))], first
     most = max(len(first), TOGETHER)
     while pending:

@@ -47,7 +47,7 @@ class Physics:
     """What the inverse needs of B diagnoses, with the values that change nothing where something is absent or not
     stated. light: (B, 3). transmission: (B,). doubt: (B,), of the fog, 0 where it is certain or absent, to 1 where it might
     as well be absent. kernel: (B, 33, 33). slant, trace, width, opacity: (B,), of streaks, trace the length of the line
-    that they are looked for by, opacity 0 where there are none or they are no longer than wide. color: (B, 3). k, b,
+    that they are looked for by, opacity 0 without any, or none twice as long as wide. color: (B, 3). k, b,
     noise_chance: (B,), of the noise, -inf in b where there is none."""
 
     light: Tensor

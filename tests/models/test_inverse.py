@@ -199,7 +199,7 @@ def test_noise_is_no_rain(photo):
     assert inverse.derain(image, Physics.of([None], photo), power(0.0)).equal(image)
 
 
-def test_streaks_no_longer_than_wide_are_not_looked_for(photo):
+def test_streaks_less_than_twice_as_long_as_wide_are_not_looked_for(photo):
     round_ones = dataclasses.replace(DROPS, length=6, width=3.0)
     assert derained(photo[None], round_ones).equal(photo[None])
 
