@@ -9,8 +9,9 @@ on its own device, through which a gradient can flow.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rnr.models.linear import linear
 
 
 class PatchProjection(nn.Conv3d):
@@ -19,7 +20,7 @@ class PatchProjection(nn.Conv3d):
 
     def forward(self, patches: Tensor) -> Tensor:
         """(n, width, 1, 1, 1). patches: (n, C, temporal, patch, patch)."""
-        return F.linear(patches.flatten(1), self.weight.flatten(1), self.bias)[..., None, None, None]
+        return linear(patches.flatten(1), self.weight.flatten(1), self.bias)[..., None, None, None]
 
 
 def patchify(images: Tensor, patch: int, temporal: int, merge: int) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,7 @@ from rnr.models.estimates import Calibration, Reading, examination
 from rnr.models.expected_severity import Course, expectation, followed, likely_courses
 from rnr.models.form import Form, Script
 from rnr.models.interfaces import Reasoner
+from rnr.models.linear import take_over
 from rnr.models.patches import PatchProjection, patchify
 from rnr.models.probe import Probe
 from rnr.models.reasoner_settings import ReasonerSettings
@@ -109,6 +110,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         self.model.model.visual.patch_embed.proj.__class__ = PatchProjection
         for block in self.model.model.visual.blocks:
             block.attn.__class__ = ViewAttention
+        take_over(self.model)
         Diagnosis().keep(self.fields)  # raises for fields that do not exist
         if self.looks < 1:
             raise ValueError(f"looks must be at least 1, got {self.looks}")
