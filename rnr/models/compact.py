@@ -30,6 +30,7 @@ from rnr.models.weights import load_module, save_module, saved_module
 NAME = "rnr.models.compact.CompactRestorer"
 AT_ONCE = 2  # candidates of a rollout that go through the networks together
 LEAST_ERROR = 1e-5  # mean squared error, 50 dB, below which nothing is left to learn
+OWN_ERROR = 2e-5  # mean square, 47 dB: of so small a change half is the networks' own error
 READ = 512  # pixels of the longer side of the copy that the noise's power is read off
 STATISTICS = 15  # mean, deviation and three quantiles of each channel
 
@@ -125,13 +126,16 @@ class CompactRestorer(TrainableRestorer):
     def forward(self, images: Tensor, diagnoses: Sequence[Diagnosis | None]) -> Tensor:
         """(B, 3, H, W), not clamped, with gradient. images: (B, 3, H, W) in [0, 1] of any size.
 
-        A photo of which the diagnosis says that nothing is wrong with it stays as it is. None says nothing.
+        A photo of which the diagnosis says that nothing is wrong with it stays as it is. None says nothing. The smaller the
+        change of a photo, the less of it is made: next to nothing of one that is hardly more than :data:`OWN_ERROR`.
         """
         ill = [diagnosis is None or any(diagnosis[kind] is not None for kind in KINDS) for diagnosis in diagnoses]
         if not any(ill) and not torch.is_grad_enabled():
             return images
         restored = self._refine(images, *self.see(images, diagnoses))
-        return torch.where(torch.tensor(ill, device=images.device).view(-1, 1, 1, 1), restored, images)
+        change = torch.linalg.vector_norm((restored - images).flatten(1), dim=1).square() / images[0].numel()
+        share = torch.where(torch.tensor(ill, device=images.device), change / (change + OWN_ERROR), 0)
+        return images.lerp(restored, share.view(-1, 1, 1, 1))
 
     def see(self, images: Tensor, diagnoses: Sequence[Diagnosis | None]) -> tuple[Physics, Tensor, Haze]:
         """What the diagnosis and the whole photo, shrunk, say: the physics, facts (B, D) for the networks, the fog."""

@@ -11,10 +11,10 @@ which is a plain denoiser where the kernel K is 1. Noise differs with the bright
 a high N, and each pixel takes what lies between, by where the logarithm of its own sigma(x)^2 does. Then J = (I - A (1 - t))
 / t, with t(x) from the dark channel, bent so that its mean is the diagnosed one.
 
-What the diagnosis is not sure of counts by its chance: the kernel is the mean one, noise has its mean power, and no more is
-taken out of a streak than its mean opacity. (Of the fog's doubt makes :mod:`rnr.models.haze` more.) All of it is
-differentiable in the photo, and the identity for what the diagnosis calls absent. It is a guess that a network refines, not a
-result.
+What the diagnosis is not sure of counts by its chance: transmission and kernel are the mean ones, noise has its mean power,
+and no more is taken out of a streak than its mean opacity. (Of the fog's doubt makes :mod:`rnr.models.haze` more.) All of it
+is differentiable in the photo, and the identity for what the diagnosis calls absent. It is a guess that a network refines,
+not a result.
 """
 
 from collections.abc import Sequence
@@ -45,10 +45,10 @@ SURE = 1.5  # standard deviations of the noise by which a streak must stand out
 @dataclass(frozen=True)
 class Physics:
     """What the inverse needs of B diagnoses, with the values that change nothing where something is absent or not
-    stated. light: (B, 3). transmission: (B,). doubt: (B,), of the fog, 0 where it is certain or absent, to 1 where it might
-    as well be absent. kernel: (B, 33, 33). slant, trace, width, opacity: (B,), of streaks, trace the length of the line
-    that they are looked for by, opacity 0 without any, or none twice as long as wide. color: (B, 3). k, b,
-    noise_chance: (B,), of the noise, -inf in b where there is none."""
+    stated. light: (B, 3). transmission: (B,), the mean over fog and none. doubt: (B,), of the fog, 0 where it is certain or
+    absent, to 1 where it might as well be absent. kernel: (B, 33, 33). slant, trace, width, opacity: (B,), of streaks, trace
+    the length of the line that they are looked for by, opacity 0 without any, or none twice as long as wide. color: (B, 3).
+    k, b, noise_chance: (B,), of the noise, -inf in b where there is none."""
 
     light: Tensor
     transmission: Tensor
@@ -71,7 +71,7 @@ class Physics:
             fog, shake, drops, readout = (diagnosis and diagnosis[kind] for kind in KINDS)
             a, t, chance = _stated(fog, "atmospheric_light", "transmission", "chance") or (WHITE, 1.0, 1.0)
             light.append(a)
-            transmission.append(t)
+            transmission.append(1 - chance * (1 - t))
             doubt.append(min(2 - 2 * chance, 1.0))
             blur.append(_stated(shake, "direction", "length", "energy", "chance") or (0.0, 0.0, 1.0, 0.0))
             seen = _stated(drops, "slant", "length", "width", "opacity", "color", "chance")

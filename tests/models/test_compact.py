@@ -10,7 +10,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, Rain, Shake
 from rnr.diagnosis.vector import encode
 from rnr.models import inverse
-from rnr.models.compact import CompactRestorer, CompactSize, box_ssim, statistics
+from rnr.models.compact import OWN_ERROR, CompactRestorer, CompactSize, box_ssim, statistics
 from rnr.models.haze import HazeNetwork
 from rnr.models.inverse import Physics, Power
 from rnr.models.unet import UNetSize
@@ -52,7 +52,18 @@ def physical(image, diagnosis):
 def test_untrained_it_is_the_physical_inverse(photo, diagnosis):
     image = photo[None]
     restored = restorer(head=0).restore(image, [diagnosis], [0])
-    torch.testing.assert_close(restored, physical(image, diagnosis).clamp(0, 1), rtol=0, atol=1e-5)
+    change = physical(image, diagnosis) - image
+    power = change.square().mean()
+    torch.testing.assert_close(restored, (image + power / (power + OWN_ERROR) * change).clamp(0, 1), rtol=0, atol=1e-5)
+
+
+def test_of_small_changes_less_is_made_and_of_large_ones_all(photo, monkeypatch):
+    model, change = restorer(), torch.tensor([1.0, -1.0]).repeat(3, 64, 32)
+    sizes = (0.1 * OWN_ERROR**0.5, OWN_ERROR**0.5, 100 * OWN_ERROR**0.5)
+    pixels = photo.expand(3, -1, -1, -1)
+    monkeypatch.setattr(model, "_refine", lambda images, *_: images + torch.tensor(sizes).view(-1, 1, 1, 1) * change)
+    made = ((model(pixels, [ALL] * 3) - pixels) * change).mean(dim=(1, 2, 3))
+    assert (made / torch.tensor(sizes)).tolist() == pytest.approx([1 / 101, 0.5, 1 / (1 + 1e-4)], rel=5e-3)
 
 
 def test_what_is_said_to_be_well_stays_as_it_is(photo):

@@ -79,7 +79,8 @@ def test_it_may_overrule_a_fog_as_far_as_it_is_doubted(photo, chance):
     model = network()
     torch.nn.init.constant_(model.network.head.bias[-4:], 30.0)  # all for less fog, as far as that is allowed
     found = model(photo[None], physics, FACTS[:1])
-    assert found.t.mean().logit().item() == pytest.approx(DOUBT_BOUND * (2 - 2 * chance), abs=0.03)
+    further = DOUBT_BOUND * (2 - 2 * chance)
+    assert found.t.mean().logit().item() == pytest.approx(physics.transmission.logit().item() + further, abs=0.03)
     assert found.light.equal(physics.light)
 
 

@@ -8,7 +8,7 @@ from skimage.registration import phase_cross_correlation
 
 from rnr.degradation import noise, rain, shake
 from rnr.degradation.shake import RADIUS, TAPS
-from rnr.diagnosis import Diagnosis, Fog, Noise, Rain, Shake
+from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, Rain, Shake
 from rnr.models import inverse
 from rnr.models.inverse import Physics, Power
 
@@ -216,12 +216,13 @@ def test_derain_takes_every_size_in_any_company(size):
 
 def test_what_is_doubted_counts_by_its_chance(photo):
     def physics(chance):
-        doubted = {kind: dataclasses.replace(ALL[kind], chance=chance) for kind in ("shake", "rain", "noise")}
+        doubted = {kind: dataclasses.replace(ALL[kind], chance=chance) for kind in KINDS}
         return Physics.of([Diagnosis(**doubted)], photo)
 
     sure, doubted = physics(1.0), physics(0.25)
     torch.testing.assert_close(doubted.kernel, 0.75 * delta() + 0.25 * sure.kernel)
     torch.testing.assert_close(doubted.opacity, 0.25 * sure.opacity)
+    torch.testing.assert_close(1 - doubted.transmission, 0.25 * (1 - sure.transmission))
     variances = [inverse.noise_variance(photo[None], each) for each in (doubted, sure)]
     torch.testing.assert_close(variances[0], 0.25 * variances[1])
 
