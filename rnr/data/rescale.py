@@ -41,11 +41,12 @@ class Rescale:
 
 def source(size: tuple[int, int], scale: float, whole: Sequence[int]) -> tuple[int, int]:
     """The (height, width) to cut out of a photo of (height, width) ``whole``, so that it is shown ``scale`` times as large
-    once it is resized to ``size``. ``size`` itself where nothing is to be resized, or the photo is too small for any."""
-    if scale == 1 or size[0] > whole[0] or size[1] > whole[1]:
+    once it is resized to ``size``, or more where it is too small for that. ``size`` itself where nothing is to be resized,
+    or the photo would have to be shown larger than ``scale`` and than it is."""
+    least = max(size[0] / whole[0], size[1] / whole[1])  # by so much all of the photo would have to be enlarged
+    if scale == 1 or least > max(scale, 1):
         return size
-    scale = max(scale, size[0] / whole[0], size[1] / whole[1])
-    height, width = (max(round(side / scale), 1) for side in size)
+    height, width = (max(round(side / max(scale, least)), 1) for side in size)
     return height, width
 
 

@@ -44,6 +44,10 @@ def test_factors_are_log_uniform_and_as_many_as_asked_for():
         ((240, 320), 0.5, (480, 640), (480, 640)),
         ((128, 128), 0.5, (100, 640), (128, 128)),  # continued as ever
         ((1, 1), 4.0, (100, 640), (1, 1)),
+        ((600, 800), 1.5, (480, 640), (400, 533)),  # larger than the photo, of which there is enough to be enlarged
+        ((320, 320), 1.6, (300, 400), (200, 200)),
+        ((600, 800), 1.25, (480, 640), (480, 640)),
+        ((600, 800), 1.2, (480, 640), (600, 800)),
     ],
 )
 def test_what_is_cut_out_to_be_shown_at_another_size(size, scale, whole, cut):
