@@ -40,13 +40,19 @@ def seed_of(*key: object) -> int:
     return int.from_bytes(digest, "big")
 
 
+Group = tuple[int | tuple[int, int], list[tuple[int, int]]]
+"""A side, or the (height, width) of whole photos, and which photos are visited for which time."""
+
+
 class TrainBatches(Sampler[list[Visit]]):
     """Batches of visits to shuffled photos, anew each epoch, sharded over processes. Each batch draws one of ``crops``, and
     at what size by ``rescale``. ``visits`` looks are taken at each photo an epoch. The next pass begins with batch ``start``
     of the epoch.
 
     A batch of ``whole`` photos has photos of one size only, all cut to between :data:`LEAST` and all of their height and of
-    their width. sizes: (height, width) of each photo; asked for where ``whole`` is among the crops.
+    their width. How many such batches there are depends on which photos came together; Lightning goes by the length of the
+    first epoch. So all have that: of a longer one some batches are left out, by chance, and a shorter one looks at some
+    photos again. sizes: (height, width) of each photo; asked for where ``whole`` is among the crops.
     """
 
     def __init__(
@@ -88,23 +94,34 @@ class TrainBatches(Sampler[list[Visit]]):
 
     def _make_plan(self) -> list[list[Visit]]:
         """The same on every process but for the photos, so that all take steps of equal cost."""
-        generator = torch.Generator().manual_seed(seed_of(self.seed, "order", self.epoch))
-        visits = [
-            (index, self.epoch * self.visits + v)
-            for v in range(self.visits)
-            for index in torch.randperm(self.count, generator=generator).tolist()
-        ]
+        groups, generator = self._groups_of(self.epoch)
         rank, world = rank_and_world()
         plan = []
-        for crop, group in self._groups(_dealt(visits, world), self.batch_size * world, generator):
+        for crop, group in groups:
             size, scale = self._size(crop, generator)
             mine = _dealt(group, world)[rank::world] if len(group) >= world else group
             plan.append([Visit(index, epoch, size, scale) for index, epoch in mine])
         return plan
 
-    def _groups(
-        self, visits: list[tuple[int, int]], size: int, generator: torch.Generator
-    ) -> list[tuple[int | tuple[int, int], list[tuple[int, int]]]]:
+    def _groups_of(self, epoch: int) -> tuple[list[Group], torch.Generator]:
+        """All groups of an epoch, as many as the first one has, and the generator that they were drawn from."""
+        generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
+        visits = [
+            (index, epoch * self.visits + v)
+            for v in range(self.visits)
+            for index in torch.randperm(self.count, generator=generator).tolist()
+        ]
+        _, world = rank_and_world()
+        dealt, size = _dealt(visits, world), self.batch_size * world
+        groups = self._groups(dealt, size, generator)
+        if epoch and WHOLE in self.crops:
+            count = len(self._groups_of(0)[0])
+            while len(groups) < count:
+                groups += self._groups(dealt, size, generator)
+            groups = groups[:count]
+        return groups, generator
+
+    def _groups(self, visits: list[tuple[int, int]], size: int, generator: torch.Generator) -> list[Group]:
         """What all processes take at once, at most ``size`` visits each time, with the side of the squares to be cut or the
         (height, width) of the photos to be shown nearly whole."""
         groups, whole = [], {}

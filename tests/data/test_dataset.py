@@ -207,6 +207,17 @@ def test_whole_photos_are_dealt_out_in_equal_steps(monkeypatch):
     assert len(seen) >= 15  # of each size one may be left over this epoch
 
 
+@pytest.mark.parametrize("visits", [1, 3])
+def test_all_epochs_have_as_many_batches_as_the_first(visits):
+    plans = [epoch_of(TrainBatches(18, 4, [16, WHOLE], 0, visits, sizes=SIZES), epoch) for epoch in range(12)]
+    assert len({len(plan) for plan in plans}) == 1
+    assert len({sum(map(len, plan)) for plan in plans}) > 1, "some looks were left out, or taken again"
+    seen = Counter(visit.index for plan in plans for batch in plan for visit in batch)
+    assert len(seen) == 18 and min(seen.values()) > 0.75 * 12 * visits
+    for plan in plans:
+        assert all({visit.epoch // visits for visit in batch} == {plans.index(plan)} for batch in plan)
+
+
 def test_the_data_set_shows_what_a_batch_of_whole_photos_asks_for(photos):
     found = PhotoDataset(photos, seed=0, trim=2)
     assert found.sizes() == [(36, 52), (29, 16), (36, 52), (5, 66)]
