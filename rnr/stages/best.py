@@ -1,6 +1,8 @@
 """Weights, or their moving average, judged by validation: the best are kept, and the run stops where none get better."""
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 from lightning import Trainer
@@ -8,8 +10,10 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from rnr.stages.callbacks import SaveWeights
+from rnr.stages.callbacks import SaveWeights, weights_of
 from rnr.stages.stage import Stage
+
+FILE = "validation.json"
 
 
 class BestWeights(SaveWeights):
@@ -19,7 +23,8 @@ class BestWeights(SaveWeights):
     number, a kill. With ``trainer.num_sanity_val_steps: -1`` the start is judged too, and is what is left where no step was
     an improvement. Without any validation the last ones are written at the end. Steps after the last validation do not
     count: let ``trainer.val_check_interval`` divide ``max_steps``. Nor does a validation that was cut off before it ended,
-    when the run goes on.
+    when the run goes on. One that ended and was the best stands beside the weights (``validation.json``), and counts even
+    where the run goes on from an earlier checkpoint.
 
     Args:
         figure: of validation, ``psnr`` or ``ssim``, or another column of the photos; more is better.
@@ -33,6 +38,12 @@ class BestWeights(SaveWeights):
         super().__init__()
         self.figure, self.patience, self.fall = figure, patience, fall
         self.best, self.best_step, self.waited = -math.inf, 0, 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: Stage) -> None:
+        super().on_train_start(trainer, pl_module)
+        written = _read(weights_of(trainer) / FILE) if trainer.ckpt_path is not None else {}
+        if written.get("figure") == self.figure and self.best_step < written["step"] <= trainer.global_step:
+            self.best, self.best_step, self.waited = written["best"], written["step"], 0
 
     def on_validation_end(self, trainer: Trainer, pl_module: Stage) -> None:
         # Only now is a sharded model dealt out again, and its evaluation that of all processes.
@@ -59,11 +70,26 @@ class BestWeights(SaveWeights):
         if self.best == -math.inf:
             super().on_exception(trainer, pl_module, exception)
 
+    def _write(self, stage: Stage, folder: Path) -> None:
+        super()._write(stage, folder)
+        if self.best > -math.inf:
+            written = {"figure": self.figure, "best": self.best, "step": self.best_step}
+            (folder / FILE).write_text(json.dumps(written) + "\n", encoding="utf-8")
+
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_step": self.best_step, "waited": self.waited}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.best_step, self.waited = (state_dict[name] for name in ("best", "best_step", "waited"))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What :meth:`BestWeights._write` left, {} if nothing did."""
+    try:
+        written = json.loads(file.read_text(encoding="utf-8"))
+        return {"figure": str(written["figure"]), "best": float(written["best"]), "step": int(written["step"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 class BestAverage(EMAWeightAveraging, BestWeights):

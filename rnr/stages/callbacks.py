@@ -143,9 +143,7 @@ class SaveWeights(Checkpoint):
         Lightning its training neither starts nor ends. Weights that are newer than the checkpoint stay."""
         if self._trained or not trainer.strategy.broadcast(_owes_weights(trainer)):
             return
-        for callback in trainer.callbacks:
-            if isinstance(callback, WeightAveraging) and callback is not self:
-                callback.on_train_end(trainer, pl_module)
+        _take_averages(trainer, pl_module)
         self.on_train_end(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: Stage, exception: BaseException) -> None:
@@ -153,6 +151,7 @@ class SaveWeights(Checkpoint):
         # After a plain KeyboardInterrupt processes may be anywhere, and cannot gather what is sharded.
         alone = isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1
         if (stopped or alone) and trainer.global_step:
+            _take_averages(trainer, pl_module)
             self._save(trainer, pl_module)
 
     def _save(self, trainer: Trainer, stage: Stage) -> None:
@@ -160,15 +159,26 @@ class SaveWeights(Checkpoint):
             return
         with savable(stage):
             if trainer.is_global_zero:
-                final = _weights(trainer)
+                final = weights_of(trainer)
                 fresh, old = final.with_name("weights.new"), final.with_name("weights.old")
                 if old.exists() and not final.exists():
                     old.rename(final)  # a run was cut off between the two names
                 remove(fresh)
-                stage.save_weights(fresh)
+                self._write(stage, fresh)
                 commit(fresh, final, old)
                 remove(old)
         trainer.strategy.barrier("weights")
+
+    def _write(self, stage: Stage, folder: Path) -> None:
+        """All that belongs into the folder, on one process."""
+        stage.save_weights(folder)
+
+
+def _take_averages(trainer: Trainer, stage: Stage) -> None:
+    """A moving average takes the model's place, as at the end of training: it is what was validated."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, WeightAveraging):
+            WeightAveraging.on_train_end(callback, trainer, stage)
 
 
 def _end(processes: Iterable[subprocess.Popen]) -> None:
@@ -185,13 +195,14 @@ def _folder(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir) / CHECKPOINTS
 
 
-def _weights(trainer: Trainer) -> Path:
+def weights_of(trainer: Trainer) -> Path:
+    """The folder that a run's weights are written to."""
     return Path(trainer.default_root_dir) / "weights"
 
 
 def _owes_weights(trainer: Trainer) -> bool:
     """Whether a run that is through has left none since its last checkpoint."""
-    weights, last = _weights(trainer), _folder(trainer) / LAST
+    weights, last = weights_of(trainer), _folder(trainer) / LAST
     stale = weights.exists() and last.exists() and weights.stat().st_mtime_ns < last.stat().st_mtime_ns
     return trainer.global_step > 0 and (stale or not weights.exists())
 

@@ -10,7 +10,7 @@ from tiny_stages import tiny_data, tiny_stage, tiny_trainer
 
 from rnr.data.datamodule import Sources
 from rnr.data.photos import shipped_photos
-from rnr.stages.best import BestAverage, BestWeights
+from rnr.stages.best import FILE, BestAverage, BestWeights
 from rnr.stages.callbacks import KeepCheckpoint
 from rnr.stages.evaluation import Evaluation
 
@@ -109,6 +109,33 @@ def test_a_resumed_run_remembers_the_best_and_ends_the_same(tmp_path, data, says
     assert (again.best, again.best_step) == (undisturbed.best, undisturbed.best_step) == (20.6, 1)
     assert all(torch.equal(value, resumed[6][name]) for name, value in averages[6].items())
     assert is_left(folder, averages[1])
+
+
+def test_killed_after_its_best_validation_a_run_remembers_that(tmp_path, data, says):
+    """The last checkpoint is from before that validation, as it always is."""
+    figures = (20.0, 20.1, 20.5, 20.4, 20.3, 20.2, 20.1)
+    says(*figures)
+    *_, averages = fitted(tmp_path / "run", data, patience=9)
+    folder = tmp_path / "run_2"
+    says(*figures[3:])
+    _, again, _ = fitted(folder, data, folder / "checkpoints" / "last.ckpt", patience=9)
+    assert (again.best, again.best_step) == (20.5, 2)
+    assert is_left(folder, averages[2])
+
+
+LATER, OTHER = '{"figure": "scripted", "best": 99, "step": 4}', '{"figure": "ssim", "best": 99, "step": 2}'
+
+
+@pytest.mark.parametrize("torn", ["", "[]", LATER, OTHER], ids=["empty", "a list", "of a later step", "of another figure"])
+def test_what_is_no_validation_of_this_run_does_not_count(tmp_path, data, says, torn):
+    figures = (20.0, 20.1, 20.5, 20.6, 20.3, 20.2, 20.1)
+    says(*figures)
+    fitted(tmp_path / "run", data, patience=9)
+    folder = tmp_path / "run_2"
+    (folder / "weights" / FILE).write_text(torn)
+    says(*figures[3:])
+    _, again, _ = fitted(folder, data, folder / "checkpoints" / "last.ckpt", patience=9)
+    assert (again.best, again.best_step) == (20.6, 3)
 
 
 def test_a_run_that_is_through_leaves_what_it_left(tmp_path, data, says):

@@ -1,14 +1,20 @@
-"""Checkpoints of several files, and what becomes of processes whose first one fails."""
+"""Checkpoints of several files, what becomes of processes whose first one fails, and what Ctrl-C leaves."""
 
+import os
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning import Callback
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from safetensors.torch import load_file
+from tiny_stages import tiny_data, tiny_stage, tiny_trainer
 
 from rnr.stages import callbacks
-from rnr.stages.callbacks import KeepCheckpoint
+from rnr.stages.callbacks import KeepCheckpoint, SaveWeights, Stopped
 from rnr.stages.checkpoints import fault_of, seal
 
 
@@ -54,3 +60,22 @@ def test_processes_that_a_failing_one_started_do_not_wait_for_it(tmp_path, monke
     )
     KeepCheckpoint().on_exception(trainer, None, OSError("no space left"))
     assert waiting.wait(10) < 0
+
+
+def test_after_ctrl_c_the_average_is_left(tmp_path):
+    """It is what was validated, and what the run would have left at its end."""
+
+    class Impatient(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    callbacks = [SaveWeights(), EMAWeightAveraging(decay=0.5), KeepCheckpoint(minutes=0), Impatient()]
+    with pytest.raises(Stopped):
+        tiny_trainer(tmp_path, 9, callbacks=callbacks).fit(tiny_stage("restorer_sft"), tiny_data())
+    written = load_file(tmp_path / "weights" / "model.safetensors")
+    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 4
+    for name, value in written.items():
+        assert torch.equal(value, state["state_dict"][f"restorer.{name}"])
+    assert any(not torch.equal(value, state["current_model_state"][f"restorer.{name}"]) for name, value in written.items())
