@@ -2,8 +2,12 @@
 
 import hashlib
 import json
+import math
 import os
+import time
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -13,6 +17,8 @@ from torch import Tensor, nn
 
 SUFFIX = ".safetensors"
 PARTIAL = ".part"
+ABANDONED = 3600.0  # seconds after which what was begun is taken for what a killed process left
+STEP = 0.01  # of the limit: after having written so much, a process looks at the folder again
 
 
 class EncodingCache:
@@ -25,11 +31,13 @@ class EncodingCache:
     and what is kept for training is only written.
 
     Any number of processes may share a folder, and may be killed at any time: a file appears whole or not at all, and one
-    that cannot be read counts as missing and is written again.
+    that cannot be read counts as missing and is written again. Where nothing can be written, nothing is kept, and a warning
+    says so.
 
     Args:
         folder: made if need be.
-        gigabytes: the folder is kept below this; what was not used for longest goes first.
+        gigabytes: the folder is kept below this, but for a hundredth that each process may write before it looks again;
+            what was not used for longest goes first.
         training: also keep what the training loss encodes.
 
     Raises:
@@ -40,7 +48,7 @@ class EncodingCache:
         if not gigabytes > 0:
             raise ValueError(f"gigabytes must be above 0, got {gigabytes:g}")
         self.folder, self.limit, self.training = Path(folder), gigabytes * 1e9, training
-        self._written: float | None = None  # bytes in the folder, as far as this process knows
+        self._written = math.inf  # bytes since this process last looked at the folder
 
     def fetch(
         self, keys: Sequence[str], compute: Callable[[list[int]], Sequence[Tensor]], together: bool = False
@@ -67,40 +75,47 @@ class EncodingCache:
         file = self._file(key)
         try:
             tensor = load_file(file)["encoding"]
-            os.utime(file)  # used just now
         except (OSError, SafetensorError, KeyError):
             return None
+        with suppress(OSError):  # another user's
+            os.utime(file)  # used just now
         return tensor
 
     def _write(self, key: str, tensor: Tensor) -> None:
         file = self._file(key)
-        file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f"{key}.{os.getpid()}{PARTIAL}")
-        save_file({"encoding": tensor.detach().cpu().contiguous()}, partial)
-        size = partial.stat().st_size
-        partial.replace(file)
-        self._written = self._shrink() if self._written is None else self._written + size
-        if self._written > self.limit:
-            self._written = self._shrink()
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_file({"encoding": tensor.detach().cpu().contiguous()}, partial)
+            self._written += partial.stat().st_size
+            partial.replace(file)
+            if self._written > STEP * self.limit:
+                self._shrink()
+                self._written = 0
+        except (OSError, SafetensorError) as error:  # such as a full disk
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            warnings.warn(f"{self.folder}: an encoding is not kept ({error})", stacklevel=2)
 
-    def _shrink(self) -> float:
-        """Removes the oldest tenth and what a killed process left, if the folder is full. Returns the bytes left."""
-        files = []
+    def _shrink(self) -> None:
+        """Removes the oldest tenth and what a killed process left, if the folder is full."""
+        files, now = [], time.time()
         for file in self.folder.glob("??/*"):
             try:
                 stat = file.stat()
             except FileNotFoundError:  # another process was faster
                 continue
             files.append((stat.st_mtime, stat.st_size, file))
-        total = float(sum(size for _, size, _ in files))
+        total = sum(size for _, size, _ in files)
         if total <= self.limit:
-            return total
-        for _, size, file in sorted(files):
+            return
+        for used, size, file in sorted(files):
             if total <= 0.9 * self.limit:
                 break
+            if file.suffix == PARTIAL and now - used < ABANDONED:
+                continue
             file.unlink(missing_ok=True)
             total -= size
-        return total
 
 
 def key_of(identity: str, image: Tensor, text: str = "") -> str:
@@ -120,6 +135,12 @@ def identity_of(model: nn.Module) -> str:
         values = tensor.detach().flatten()[:: max(1, tensor.numel() // 256)]
         content.update(values.contiguous().cpu().view(torch.uint8).numpy().tobytes())
     return content.hexdigest()
+
+
+def precision_of(dtype: torch.dtype, device: torch.device) -> str:
+    """In what a model of ``dtype`` computes on ``device`` now: under autocast it is not that."""
+    cast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype
+    return f"{dtype}|{cast}"
 
 
 def _settings(model: nn.Module) -> str:

@@ -28,7 +28,7 @@ from rnr.models.buffers import ExactBuffers
 from rnr.models.edit_grid import UNIT, cut, noise, pack, padded, unpack
 from rnr.models.edit_parts import PIPELINES, EditParts, add_adapter, choose_trainable
 from rnr.models.edit_prompt import BLANK, END, SYSTEM, Prompt, encode_prompt, form_of, instruction
-from rnr.models.encoding_cache import EncodingCache, identity_of, is_spread, key_of
+from rnr.models.encoding_cache import EncodingCache, identity_of, is_spread, key_of, precision_of
 from rnr.models.interfaces import TrainableRestorer
 from rnr.models.small_restorer import SmallRestorer
 from rnr.models.tiling import Window, tiled, windows
@@ -160,7 +160,8 @@ class QwenImageEditRestorer(ExactBuffers, TrainableRestorer):
         shift = flow.time_shift(self.scheduler, x0.shape[-2] * x0.shape[-1])
         # Not the seed itself: candidates were drawn from it.
         generators = [torch.Generator().manual_seed(seed + 1) for seed in seeds]
-        draws = [(flow.training_sigmas(1, g, shift), torch.randn(x0.shape[1:], generator=g)) for g in generators]
+        like = {"dtype": torch.float32}
+        draws = [(flow.training_sigmas(1, g, shift), torch.randn(x0.shape[1:], generator=g, **like)) for g in generators]
         sigmas, noises = zip(*draws, strict=True)
         sigma = torch.cat(sigmas).to(x0).repeat_interleave(group)
         eps = torch.stack(noises).to(x0).repeat_interleave(group, dim=0)
@@ -260,7 +261,8 @@ class QwenImageEditRestorer(ExactBuffers, TrainableRestorer):
 
         if cache is None:
             return Prompt.of(compute(list(range(len(texts)))))
-        identity = f"{self._identities[1]}|{encoder.dtype}|{form}|{self.image_processor.size}"
+        precision = precision_of(encoder.dtype, pixels.device)
+        identity = f"{self._identities[1]}|{precision}|{form}|{self.image_processor.size}"
         keys = [key_of(identity, image, text) for image, text in zip(pixels, texts, strict=True)]
         rows = cache.fetch(keys, compute, is_spread(encoder))
         return Prompt.of([row.to(pixels.device) for row in rows])
@@ -277,7 +279,8 @@ class QwenImageEditRestorer(ExactBuffers, TrainableRestorer):
 
         if cache is None:
             return compute(list(range(len(pixels))))
-        keys = [key_of(f"{self._identities[0]}|{self.vae.dtype}", image) for image in pixels]
+        precision = precision_of(self.vae.dtype, pixels.device)
+        keys = [key_of(f"{self._identities[0]}|{precision}", image) for image in pixels]
         rows = cache.fetch(keys, compute, is_spread(self.vae))
         return torch.stack([row.to(pixels.device) for row in rows])
 

@@ -1,3 +1,4 @@
+import os
 import time
 from types import SimpleNamespace
 
@@ -72,6 +73,38 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path):
     assert sum(file.stat().st_size for file in tmp_path.rglob("*.safetensors")) <= 10_000
     assert {"a", "m", "l"} <= kept
     assert not kept & {"b", "c"}
+
+
+def test_several_processes_keep_a_folder_below_the_limit(tmp_path):
+    caches = [EncodingCache(str(tmp_path), gigabytes=20_000e-9) for _ in range(6)]
+    for i in range(60):
+        fetch(caches[i % 6], [f"{i:02d}"])
+        assert sum(file.stat().st_size for file in tmp_path.rglob("*.safetensors")) <= 20_000
+
+
+def test_what_another_process_is_writing_is_left_to_it(tmp_path):
+    (tmp_path / "xx").mkdir()
+    for name, age in (("new", 60), ("old", 7200)):
+        file = tmp_path / "xx" / f"{name}.1.part"
+        file.write_bytes(b"half")
+        os.utime(file, (time.time() - age,) * 2)
+    cache = EncodingCache(str(tmp_path), gigabytes=3000e-9)
+    for letter in "abc":
+        fetch(cache, [2 * letter])
+    assert [file.name for file in (tmp_path / "xx").iterdir()] == ["new.1.part"]
+
+
+def test_where_nothing_can_be_written_nothing_is_kept(tmp_path, monkeypatch):
+    cache = EncodingCache(str(tmp_path))
+
+    def full(tensors, file):
+        file.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(encoding_cache, "save_file", full)
+    with pytest.warns(UserWarning, match=f"{tmp_path}: an encoding is not kept .*No space left on device"):
+        assert fetch(cache, ["aa"]) == ([97], [0])
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 
 
 def test_where_weights_are_spread_all_compute_if_one_must(tmp_path, monkeypatch):
@@ -179,6 +212,14 @@ class TestInTheRestorer:
         assert encoded == {"vae": 2, "text": 2}
         second.restore(self.IMAGES, [None, self.DIAGNOSES[1]], [0, 1])
         assert encoded == {"vae": 2, "text": 3}
+
+    def test_what_was_encoded_under_autocast_is_not_taken_for_more(self, tmp_path, encoded):
+        restorer = self.make(tmp_path, encoded)
+        with torch.autocast("cpu", torch.bfloat16):
+            restorer.restore(self.IMAGES, self.DIAGNOSES, [0, 1])
+        plain = make().restore(self.IMAGES, self.DIAGNOSES, [0, 1])
+        torch.testing.assert_close(restorer.restore(self.IMAGES, self.DIAGNOSES, [0, 1]), plain, rtol=0, atol=1e-5)
+        assert encoded == {"vae": 4, "text": 4}
 
     def test_other_weights_do_not_share(self, tmp_path, encoded):
         self.make(tmp_path, encoded).restore(self.IMAGES, self.DIAGNOSES, [0, 1])
