@@ -50,7 +50,7 @@ def sky_of(photo: Tensor) -> Tensor:
     blue = torch.minimum(blueness - 0.06, brightest - 0.35)
     colour = torch.sigmoid(torch.maximum(bright, blue) / 0.05)
     smooth = torch.sigmoid((0.12 - _texture(photo.mean(dim=1, keepdim=True))) / 0.02)
-    rows = torch.linspace(0, 1, photo.shape[-2]).view(-1, 1)
+    rows = torch.linspace(0, 1, photo.shape[-2], dtype=photo.dtype).view(-1, 1)
     high = ((0.85 - rows) / 0.25).clamp(0, 1)
     score = colour * smooth * high
     regions, _ = ndimage.label((score[0, 0] > 0.4).numpy())
@@ -63,7 +63,7 @@ def _ground(sky: Tensor) -> Tensor:
 
     The horizon is where most columns' sky ends; what stands before it, a tree or a tower, hides it in the others.
     """
-    rows = torch.linspace(0, 1, sky.shape[-2])
+    rows = torch.linspace(0, 1, sky.shape[-2], dtype=sky.dtype)
     horizon = HORIZON
     if (sky > 0.4).float().mean() > LEAST_SKY:
         ends = ((sky[0, 0] > 0.4) * rows.view(-1, 1)).amax(dim=0)

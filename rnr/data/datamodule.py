@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from lightning import LightningDataModule
@@ -15,7 +16,7 @@ from rnr.data.jpeg import Jpeg
 from rnr.data.layouts import photos_in
 from rnr.data.loader import TrainLoader
 from rnr.data.pairs import Pair, PairBatch, PairDataset, PairStream, pairs_in
-from rnr.data.photos import Photo, held_out, limited, shipped_photos
+from rnr.data.photos import Photo, PhotoError, held_out, limited, shipped_photos
 from rnr.data.rescale import Rescale
 from rnr.data.tone import Tone
 from rnr.degradation import Degrader, Mixture
@@ -136,7 +137,7 @@ class DegradationDataModule(LightningDataModule):
             self.sets["test"] = _dataset(limited(_all(self.sources.test, "test"), self.limit_test), self.eval_seed)
         if stage == "predict" and "predict" not in self.sets:
             found = photos_in(self.sources.predict, "predict") if self.sources.predict else [shipped_photos("test")]
-            self.sets["predict"] = _dataset(_joined(found), self.eval_seed)
+            self.sets["predict"] = _dataset(_told_apart(_joined(found)), self.eval_seed)
 
     def _training_photos(self) -> tuple[Photos, Photos]:
         if self.sources.val or self.sources.train is None:
@@ -220,6 +221,17 @@ def _dataset(photos: Photos, seed: int, cache_bytes: int = 0, trim: int = 0) -> 
     if photos and isinstance(photos[0], Pair):
         return PairDataset(photos, seed, cache_bytes)
     return PhotoDataset(photos, seed, cache_bytes, trim)
+
+
+def _told_apart(photos: list[Photo]) -> list[Photo]:
+    """``photos``, if what is made of each gets a name of its own. Raises ``PhotoError`` for two that would not."""
+    taken: dict[Path, Photo] = {}
+    for photo in photos:
+        other = taken.setdefault(Path(photo.name).with_suffix(""), photo)
+        if other != photo:
+            name = Path(photo.name).with_suffix(".png")
+            raise PhotoError(f"{other.path} and {photo.path} would both be written as {name}; rename one")
+    return photos
 
 
 def _collate(photos: PhotoDataset | PairDataset) -> Callable:

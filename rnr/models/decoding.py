@@ -32,8 +32,9 @@ ROOM = 64  # columns by which a sheet grows
 MEMORY = 2**16  # places that are remembered
 
 Memory = dict[tuple, int]
-"""What was chosen last, by :func:`_where`: the first guesses of other answers. It changes how fast they are written, never
-what is written."""
+"""What was chosen last, by :func:`_where`: the first guesses of other answers. It changes how fast they are written, not
+what is written, but for rounding: two tokens may be as good as equally likely, which in bfloat16 are not a few, and passes
+that take in other tokens round otherwise."""
 
 
 @dataclass(frozen=True)

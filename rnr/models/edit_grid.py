@@ -35,7 +35,7 @@ def noise(channels: int, height: int, width: int, seeds: Sequence[int], group: i
     where a seed means the same whatever the device."""
     shape = (channels, 2 * height, 2 * width)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    draws = [torch.randn(shape, generator=generator) for generator in generators for _ in range(group)]
+    draws = [torch.randn(shape, generator=generator, dtype=torch.float32) for generator in generators for _ in range(group)]
     return F.pixel_unshuffle(torch.stack(draws), 2)
 
 

@@ -30,7 +30,7 @@ def training_sigmas(count: int, generator: torch.Generator, shift: float = 0.0) 
     The exponential time shift of the sampler, sigma -> e^mu sigma / (1 + (e^mu - 1) sigma), is exactly logit + mu: with
     ``shift`` = mu a model trains at the noise levels at which it will be sampled.
     """
-    return torch.sigmoid(torch.randn(count, generator=generator, device=generator.device) + shift)
+    return torch.sigmoid(torch.randn(count, generator=generator, device=generator.device, dtype=torch.float32) + shift)
 
 
 def flow_matching_loss(velocity: Velocity, x0: Tensor, generator: torch.Generator, shift: float = 0.0) -> Tensor:

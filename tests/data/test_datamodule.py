@@ -129,6 +129,17 @@ def test_training_photos_change_each_epoch_and_validation_photos_never(folders, 
         assert before[name][3] != after[name][3]
 
 
+def test_photos_that_would_be_written_to_one_file_are_told_of(tmp_path):
+    for name in ("a.png", "b.png", "a.jpg"):
+        Image.new("RGB", (32, 32)).save(tmp_path / name)
+    module = DegradationDataModule(Sources(predict=[str(tmp_path)]))
+    with pytest.raises(PhotoError, match=r"a\.jpg and .*a\.png would both be written as a\.png"):
+        module.setup("predict")
+    (tmp_path / "a.jpg").unlink()
+    module.setup("predict")
+    assert len(module.sets["predict"]) == 2
+
+
 def test_the_same_seed_trains_on_the_same_photos(folders, tmp_path):
     first, second, other = (
         by_name(fit(DegradationDataModule(folders, crops=(32,), seed=seed), tmp_path, epochs=1)["train", 0])
