@@ -24,13 +24,14 @@ def add_photo_sources(parser: argparse.ArgumentParser, nargs: str = "+") -> None
 
 
 def photos_from(args: argparse.Namespace) -> list[Photo]:
-    """What :func:`add_photo_sources` and :func:`add_drawing` ask for. Raises ``PhotoError``."""
+    """What :func:`add_photo_sources` and :func:`add_drawing` ask for, no file twice. Raises ``PhotoError``."""
     if args.held_out is not None and not 0 < args.held_out <= 1:
         raise PhotoError(f"--held-out must lie within (0, 1], got {args.held_out:g}")
     found = photos_in(args.photos, args.split)
     if args.held_out is not None:
         found = [held_out(photos, args.held_out)[1] for photos in found]
-    return limited([photo for photos in found for photo in photos], args.limit)
+    once = {photo.path.resolve(): photo for photos in found for photo in photos}
+    return limited(list(once.values()), args.limit)
 
 
 def add_weights(parser: argparse.ArgumentParser, *models: str) -> None:

@@ -54,7 +54,10 @@ def _add_build(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--size", type=int, default=0, metavar="PX", help="scale down to this long side (default: keep)"
     )
-    parser.add_argument("--crop", type=int, default=0, metavar="PX", help="cut a random square (default: whole photos)")
+    parser.add_argument(
+        "--crop", type=int, default=0, metavar="PX",
+        help="cut a random square, of a photo that is too small continued by its mirror image (default: whole photos)",
+    )  # fmt: skip
     parser.add_argument(
         "--shards", type=float, default=0, metavar="MB",
         help="write WebDataset shards of about MB megabytes (default: a folder a sample)",
@@ -114,7 +117,10 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
             if result.error:
                 print(f"error: {args.folder}: sample {result.key}: {result.error}", file=sys.stderr, flush=True)
     _print_summary(built, [result for result in results if not result.error])
-    return 1 if any(result.error for result in results) else 0
+    if not any(result.error for result in results):
+        return 0
+    print("what is wrong is made anew by the command that built the set, once it is deleted: a sample's folder, or its shard")
+    return 1
 
 
 @dataclass(frozen=True)

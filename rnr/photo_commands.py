@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -30,6 +31,7 @@ from rnr.metrics.restoration import as_saved, psnr, ssim
 from rnr.models.interfaces import TrainableRestorer
 from rnr.models.reward import Reward
 from rnr.pipeline import ReasonAndRestore, best
+from rnr.pipeline import restore as restored_by
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -43,7 +45,11 @@ def degrade(argv: Sequence[str]) -> int:
         "--preset", default="paper", metavar="NAME",
         help=f"priors to draw from: {', '.join(presets.names())}, or a YAML file (default paper)",
     )  # fmt: skip
-    parser.add_argument("--diagnosis", type=Path, help="apply exactly the parameters of this diagnosis.json")
+    parser.add_argument(
+        "--diagnosis", type=Path,
+        help="apply the parameters of this diagnosis.json; severities follow from them and are not read. What cannot be had "
+        "exactly, such as a blur longer than its kernel, is told of",
+    )  # fmt: skip
     parser.add_argument("--sheet", action="store_true", help="also write sheet.png: each degradation, faint to worst")
     args = parser.parse_args(argv)
     given = _load(parser, args.diagnosis)
@@ -64,7 +70,10 @@ def degrade(argv: Sequence[str]) -> int:
             save_photo(step.image[0], folder / f"{number}_{kind}.png")
         save_photo(degraded.image[0], folder / "degraded.png")
         scene = photo.scene if given is None else given.scene
-        files.save(truth.diagnoses(degraded, [scene])[0], folder / "diagnosis.json")
+        applied = truth.diagnoses(degraded, [scene])[0]
+        files.save(applied, folder / "diagnosis.json")
+        if given is not None and (missed := truth.missed(given, applied)):
+            print(f"{photo.path}: not exactly as asked for: {'; '.join(missed)}", file=sys.stderr)
         if args.sheet:
             contact_sheet(image, depth[0], degrader, args.seed).savefig(folder / "sheet.png", dpi=110)
 
@@ -170,7 +179,7 @@ def restore(argv: Sequence[str]) -> int:
                 f"(the first: {rewards[0]:+.1f})"
             )
         else:
-            restored = restorer.restore(image[None], [diagnosis], [args.seed])[0]
+            restored = restored_by(restorer, image, diagnosis, args.seed)
         save_photo(restored, folder / "restored.png")
         if diagnosis is not None:
             files.save(diagnosis, folder / "diagnosis.json")
@@ -274,7 +283,9 @@ def _weight(text: str) -> float:
 
 
 def _setting(text: str) -> tuple[str, float]:
-    kind, _, value = text.partition("=")
+    kind, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected KIND=SEVERITY, such as fog=0")
     try:
         severity = float(value)
         with_severity(Diagnosis(), kind, severity)
@@ -286,17 +297,48 @@ def _setting(text: str) -> tuple[str, float]:
 def _each(paths: Sequence[Path], one: Callable[[Photo, Tensor, Path], None], output: Path | None) -> int:
     """``one(photo, its image (3, H, W), its output folder)`` for all photos. What fails is reported and passed over."""
     failures, taken = Failures(), set()
-    found = list(find_all(paths))
+    if output is not None:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            _refuse_as_output(output, paths)
+        except (OSError, ValueError) as error:
+            failures.tell(error)
+            return 2
+    # What was written into a folder within one of the photos is none of them.
+    found = [photo for photo in find_all(paths) if isinstance(photo, PhotoError) or not _within(photo.path, output, paths)]
     for photo in track(found, description="", disable=len(found) < 2 or not sys.stderr.isatty()):
         with failures.passing_over(photo):
             if isinstance(photo, PhotoError):
                 raise photo
             image = _open(photo)
             folder = Path() if output is None else output / _folder_name(photo.path, taken)
-            if output is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-            one(photo, image, folder)
+            if output is None:
+                one(photo, image, folder)
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                one(photo, image, folder)
+            except BaseException:
+                with suppress(OSError):  # it is not empty
+                    folder.rmdir()
+                raise
+            print(f"{photo.path}: {folder}", flush=True)
     return 1 if failures.count else 0
+
+
+def _refuse_as_output(output: Path, paths: Sequence[Path]) -> None:
+    """``ValueError`` for a folder of photos itself: what is written there would be photos the next time."""
+    for path in paths:
+        if path.is_dir() and path.resolve() == output.resolve():
+            raise ValueError(f"{output}: is the folder of photos; name another one for what is made of them")
+
+
+def _within(photo: Path, output: Path | None, paths: Sequence[Path]) -> bool:
+    """Whether ``photo`` lies in ``output``, a folder that lies in one of ``paths``."""
+    if output is None:
+        return False
+    inside = any(path.is_dir() and output.resolve().is_relative_to(path.resolve()) for path in paths)
+    return inside and photo.resolve().is_relative_to(output.resolve())
 
 
 def _folder_name(path: Path, taken: set[str]) -> str:

@@ -44,11 +44,11 @@ class ReasonAndRestore:
 
     def diagnose(self, photo: Tensor) -> Diagnosis | ParseFailure:
         """Reason (section 3.1). photo: (3, H, W) in [0, 1]."""
-        return self.reasoner.diagnose(photo[None], FIELDS)[0]
+        return self.reasoner.diagnose(checked(photo)[None], FIELDS)[0]
 
     def restore(self, photo: Tensor, diagnosis: Diagnosis | None, seed: int = 0) -> Tensor:
         """Restore (section 3.2). photo: (3, H, W) in [0, 1]; the result has its size. None: nothing is known."""
-        return self.restorer.restore(photo[None], [diagnosis], [seed])[0]
+        return restore(self.restorer, checked(photo), diagnosis, seed)
 
     def __call__(
         self, photo: Tensor, overrule: Mapping[str, float] | None = None, seed: int = 0, best_of: int = 1
@@ -58,7 +58,10 @@ class ReasonAndRestore:
 
         An answer that does not parse is passed on in ``failure``; the photo is then restored by what was overruled
         alone, or without a diagnosis.
+
+        Raises ``ValueError`` for what is no photo, here and in the two phases alone.
         """
+        photo = checked(photo)
         answer = self.diagnose(photo)
         failure = answer if isinstance(answer, ParseFailure) else None
         diagnosis = None if failure else answer
@@ -70,6 +73,28 @@ class ReasonAndRestore:
             return Repair(self.restore(photo, diagnosis, seed), diagnosis, failure)
         choice = best(self.reasoner, self.restorer, photo, diagnosis, best_of, seed)
         return Repair(choice.image, diagnosis, failure, choice.rewards)
+
+
+def checked(photo: Tensor) -> Tensor:
+    """``photo`` in float32. Raises ``ValueError`` unless it is (3, H, W), in floating point, and within [0, 1]."""
+    if photo.ndim != 3 or len(photo) != 3 or not photo.numel() or not photo.is_floating_point():
+        raise ValueError(f"a photo is (3, H, W) in floating point, got {tuple(photo.shape)} in {photo.dtype}")
+    low, high = photo.detach().aminmax()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"the values of a photo lie within [0, 1], got {low:.4g} to {high:.4g}")
+    return photo.float()
+
+
+def restore(restorer: Restorer, photo: Tensor, diagnosis: Diagnosis | None, seed: int = 0) -> Tensor:
+    """(3, H, W) in [0, 1]. photo: the same. What is grey stays grey: restorers know colored photos alone."""
+    return _grey_as(photo, restorer.restore(photo[None], [diagnosis], [seed])[0])
+
+
+def _grey_as(photo: Tensor, images: Tensor) -> Tensor:
+    """``images`` (..., 3, H, W), their channels all the mean of them if those of ``photo`` (3, H, W) are equal."""
+    if not photo.eq(photo[:1]).all():
+        return images
+    return images.mean(dim=-3, keepdim=True).expand_as(images)
 
 
 @dataclass(frozen=True)
@@ -102,7 +127,7 @@ def best(
         raise ValueError(f"the best of at least 2 candidates can be picked, got {count}")
     if not isinstance(restorer, TrainableRestorer):
         raise ValueError(f"{type(restorer).__name__} makes one result of a photo, and no candidates to pick from")
-    images = restorer.rollout(photo[None], [diagnosis], [seed], count).clamp(0, 1)
+    images = _grey_as(photo, restorer.rollout(photo[None], [diagnosis], [seed], count).clamp(0, 1))
     before = reasoner.severities(photo[None])
     rewards = reward(reasoner, images, photo[None], [diagnosis], before).total[0]
     index = int(rewards.nan_to_num(nan=-torch.inf).argmax())

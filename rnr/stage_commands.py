@@ -21,7 +21,7 @@ from rnr.data.photos import PhotoError
 from rnr.metrics.perceptual import Lpips
 from rnr.records import named_weights, record
 from rnr.signals import sigterm_raises
-from rnr.stages.checkpoints import CheckpointError, locked, resumed_from
+from rnr.stages.checkpoints import CHECKPOINTS, LAST, CheckpointError, locked, resumed_from
 from rnr.stages.stage import Stage
 
 SHIPPED = {
@@ -74,6 +74,9 @@ class StageCLI(LightningCLI):
         # The first process holds the folder for all of them.
         with locked(folder) if self.trainer.is_global_zero else nullcontext():
             start = resumed_from(ckpt_path, folder)
+            if ckpt_path is None and self.trainer.is_global_zero and (folder / CHECKPOINTS / LAST).exists():
+                print(f"{folder}: an earlier run is there, which this one replaces; --ckpt_path last would go on from it",
+                      file=sys.stderr)  # fmt: skip
             try:
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=start, weights_only=weights_only)
             except UnpicklingError as error:

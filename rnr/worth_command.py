@@ -134,14 +134,15 @@ class _Drawn:
 
 
 def _score(scores: Scores, failures: Failures, photos: Sequence[Photo], drawn: _Drawn, restorer: Restorer) -> None:
-    """Every photo, each with the diagnoses of the one before it; the first one with those of the last."""
-    said_before = _last_said(photos, drawn)
+    """Every photo, each with the diagnoses of the one before it; the first one with those of the last, if that is another."""
+    said_before = _last_said(photos, drawn) if len(photos) > 1 else None
     with progress("photos") as bar:
         for photo in bar.track(photos):
             with failures.passing_over(photo):
                 batch, said, seconds = drawn.of(photo)
                 scores.seconds.setdefault("diagnosis", []).append(seconds)
                 ways = {NONE: [None] * drawn.draws, ANOTHER: said_before, OWN: said, TRUE: batch.truth}
+                ways = {way: given for way, given in ways.items() if given is not None}
                 start = perf_counter()
                 restored = {way: restorer.restore(batch.degraded, given, batch.seed) for way, given in ways.items()}
                 each = (perf_counter() - start) / drawn.draws / len(ways)

@@ -60,6 +60,16 @@ def test_degrade_applies_exactly_a_given_diagnosis(photo, tmp_path):
     assert (fog == shake).all() and (shake == rain).all()
 
 
+def test_degrade_tells_what_cannot_be_had_as_asked_for(photo, tmp_path, capsys):
+    """A kernel has 33 pixels, in which a Gaussian's standard deviation cannot be 30; a severity is not read."""
+    files.save(Diagnosis(fog=Fog(1, (0.8, 0.85, 0.9), 0.6), shake=Shake(40, 0, 30, 0.2)), tmp_path / "given.json")
+    photo_commands.degrade([str(photo), "-o", str(tmp_path / "out"), "--diagnosis", str(tmp_path / "given.json")])
+    (line,) = capsys.readouterr().err.splitlines()
+    applied = files.load(tmp_path / "out" / "cup" / "diagnosis.json").shake
+    assert line.startswith(f"{photo}: not exactly as asked for: shake length {applied.length:.4g} instead of 30")
+    assert "fog" not in line and "severity" not in line
+
+
 def test_diagnose_prints_text_that_parses_and_how_sure_it_is(photo, capsys):
     assert photo_commands.diagnose([str(photo)]) == 0
     name, *lines = capsys.readouterr().out.rstrip("\n").split("\n")
@@ -116,6 +126,47 @@ def test_restore_keeps_the_size_and_writes_what_it_went_by(photo, tmp_path):
     folder = tmp_path / "out" / "cup"
     assert sorted(p.name for p in folder.iterdir()) == ["diagnosis.json", "figure.png", "restored.png"]
     assert Image.open(folder / "restored.png").size == (160, 120)
+
+
+def test_where_a_photo_went_is_told(photo, tmp_path, capsys):
+    (tmp_path / "in" / "more").mkdir()
+    photo.rename(tmp_path / "in" / "more" / "cup.png")
+    Image.new("RGB", (20, 20)).save(photo)
+    assert photo_commands.restore([str(tmp_path / "in"), "-o", str(tmp_path / "out")]) == 0
+    told = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    assert sorted(told) == [str(photo), str(tmp_path / "in" / "more" / "cup.png")]
+    for source, folder in told.items():
+        assert pixels(f"{folder}/restored.png").shape == pixels(source).shape
+
+
+def test_what_was_restored_into_the_folder_of_photos_is_no_photo_the_next_time(photo, tmp_path, capsys):
+    for _ in range(2):
+        assert photo_commands.restore([str(photo.parent), "-o", str(photo.parent / "out")]) == 0
+    assert [path.name for path in (photo.parent / "out").iterdir()] == ["cup"]
+    assert photo_commands.restore([str(photo.parent), "-o", str(photo.parent)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {photo.parent}: is the folder of photos; name another one")
+
+
+def test_an_output_that_is_no_folder_is_told_once(photo, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert photo_commands.restore([str(photo), str(photo), "-o", str(tmp_path / "file")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / "file") in line and "cup" not in line
+
+
+def test_what_fails_leaves_no_empty_folder(photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(photo_commands, "_depth", lambda *given: (_ for _ in ()).throw(ValueError("no depth")))
+    assert photo_commands.degrade([str(photo), "-o", str(tmp_path / "out")]) == 1
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_grey_photos_stay_grey(photo, tmp_path):
+    Image.open(photo).convert("L").save(photo)
+    assert photo_commands.restore([str(photo), "-o", str(tmp_path), "--set", "fog=60", "--set", "noise=40"]) == 0
+    restored = pixels(tmp_path / "cup" / "restored.png")
+    assert (restored == restored[..., :1]).all()
+    assert (restored[..., 0] != pixels(photo)).mean() > 0.5
 
 
 def test_what_a_person_sets_is_what_the_restorer_gets(photo, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Photos from files: opened with care, found in folders, and those that ship with scikit-image."""
 
+import io
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
 from rnr.diagnosis import Diagnosis
@@ -61,9 +62,10 @@ def held_out(photos: Sequence[Some], share: float) -> tuple[list[Some], list[Som
 def open_photo(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """(H, W, 3) uint8 RGB, turned upright by its EXIF tag.
 
-    16-bit files are scaled to 8 bit, grey ones repeated over RGB, transparent ones laid on white, and of a file with
-    several frames the first is taken. Raises :class:`PhotoError` for a file that is missing, no image, truncated or
-    larger than ``max_pixels``.
+    Colors are those of sRGB: a file with another profile, such as a phone's Display P3, is converted. 16-bit files are
+    scaled to 8 bit, grey ones repeated over RGB, transparent ones laid on white, and of a file with several frames the first
+    is taken. Raises :class:`PhotoError` for a file that is missing, no image, truncated or larger than ``max_pixels``, and
+    for values that are no numbers.
     """
     path = Path(path)
     # Pillow's own guard against decompression bombs would warn or raise below our limit; the size is checked before
@@ -78,7 +80,7 @@ def open_photo(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
                     f"over the limit of {max_pixels / 1e6:g}"
                 )
             image.load()
-            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+            return np.array(_to_rgb(_to_srgb(ImageOps.exif_transpose(image))))
     except PhotoError:
         raise
     except FileNotFoundError:
@@ -92,11 +94,28 @@ def open_photo(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
         raise PhotoError(f"{path}: cannot be read as a photo ({error or type(error).__name__})") from error
 
 
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """With its colors in sRGB, where it says that they are others. A profile that cannot be read does not count."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
+        return image
+    try:
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(own).lower():
+            return image
+        mode = "RGBA" if image.mode == "RGBA" else "RGB"
+        return ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"), outputMode=mode)
+    except (ImageCms.PyCMSError, OSError):
+        return image
+
+
 def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode in ("I;16", "I;16L", "I;16B", "I", "F"):
         pixels = np.asarray(image, dtype=np.float64)
-        # "I" and "F" hold 16-bit files too, or plain 8-bit values; floating-point files run from 0 to 1.
-        peak = pixels.max(initial=0)
+        if not np.isfinite(pixels).all():
+            raise ValueError("it holds values that are no numbers")
+        # "I" and "F" hold 16-bit files too, or plain 8-bit values; floating-point files run from 0 to 1. These may run over.
+        peak = pixels.max(initial=0) / (2 if image.mode == "F" else 1)
         full = 65535 if peak > 255 or image.mode.startswith("I;16") else 255 if peak > 1 else 1
         grey = np.clip(pixels / full * 255 + 0.5, 0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)

@@ -8,7 +8,7 @@ from torch import Tensor
 from rnr.degradation import Degradation, Degraded, FogParams, NoiseParams, RainParams, ShakeParams
 from rnr.degradation.fog import beta_for
 from rnr.degradation.shake import gaussian_kernel
-from rnr.diagnosis.types import FINDINGS, KINDS, Diagnosis, Fog, Noise, Rain, Shake
+from rnr.diagnosis.types import FINDINGS, KINDS, Diagnosis, Fog, Noise, Rain, Shake, quantities
 
 
 def diagnoses(degraded: Degraded, scenes: Sequence[str | None] | None = None) -> list[Diagnosis]:
@@ -59,3 +59,21 @@ def degradation(diagnoses: Sequence[Diagnosis], depth: Tensor, seeds: Sequence[i
         ),
         NoiseParams(present["noise"], column("noise", "k"), column("noise", "b"), seed=seed + 1),
     )
+
+
+def missed(asked: Diagnosis, applied: Diagnosis) -> list[str]:
+    """Of what was asked for, the parameters that were applied otherwise, such as ``shake length 9.48 instead of 30``.
+    Severities do not count, nor what differs by less than a fiftieth, or than what a diagnosis prints."""
+    lines = []
+    for kind in KINDS:
+        if asked[kind] is None or applied[kind] is None:
+            continue
+        for key, spec in list(quantities(FINDINGS[kind]).items())[1:]:
+            wanted, got = (getattr(each[kind], key) for each in (asked, applied))
+            wanted, got = (value if spec.count > 1 else (value,) for value in (wanted, got))
+            least = 10.0**-spec.decimals
+            for a, b in zip(wanted, got, strict=True):
+                off = abs(a - b) if spec.period is None else abs((a - b + spec.period / 2) % spec.period - spec.period / 2)
+                if off > max(least, 0.02 * abs(a)):
+                    lines.append(f"{kind} {key.replace('_', ' ')} {b:.4g} instead of {a:.4g}")
+    return lines

@@ -1,6 +1,9 @@
 """A reasoner or restorer from the name of its weights: the folder itself says which class it holds."""
 
+import sys
 from pathlib import Path
+
+from transformers.utils.logging import disable_progress_bar
 
 from rnr.models.compact import CompactRestorer
 from rnr.models.interfaces import Reasoner, Restorer
@@ -10,6 +13,8 @@ from rnr.models.weights import content, locate
 
 def load_reasoner(checkpoint: str) -> Reasoner:
     """``FileNotFoundError`` or ``ValueError`` if there are no weights of a reasoner under that name."""
+    if not sys.stderr.isatty():
+        disable_progress_bar()  # transformers draws one whoever looks
     return Qwen3VLReasoner(checkpoint=checkpoint)
 
 

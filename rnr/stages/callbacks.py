@@ -48,6 +48,7 @@ class KeepCheckpoint(Checkpoint):
         self._written_at = 0.0
         self._step = self._saved = 0
         self._told_by: int | None = None
+        self._begun = False
         self._handlers: dict[int, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -55,7 +56,7 @@ class KeepCheckpoint(Checkpoint):
             trainer.strategy.checkpoint_io = StraightToDisk()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._written_at, self._step, self._told_by = time.monotonic(), trainer.global_step, None
+        self._written_at, self._step, self._told_by, self._begun = time.monotonic(), trainer.global_step, None, True
         first = trainer.strategy.broadcast(trainer.global_step)
         if not trainer.strategy.reduce_boolean_decision(first == trainer.global_step, all=True):
             raise CheckpointError(
@@ -94,7 +95,7 @@ class KeepCheckpoint(Checkpoint):
         self._give_back_signals()
         if isinstance(exception, Stopped):
             return
-        if (_folder(trainer) / LAST).exists():
+        if self._begun and (_folder(trainer) / LAST).exists():  # and not that of an earlier run
             # Each process says so: the others may be gone.
             who = f"process {trainer.global_rank} of {trainer.world_size}"
             print(f"{who} ends at step {trainer.global_step} by {type(exception).__name__}; "

@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from rnr.data.photos import PhotoError, find_photos, open_photo, photo_at, photo_size, save_photo, shipped_photos
 
@@ -139,6 +139,53 @@ def test_a_cmyk_jpeg_has_the_colors_of_its_inks(tmp_path):
     image = Image.fromarray(BLOCKS).convert("CMYK")
     image.save(tmp_path / "print.jpg", quality=100, subsampling=0)
     np.testing.assert_allclose(open_photo(tmp_path / "print.jpg").astype(int), BLOCKS, atol=8)
+
+
+def display_p3() -> bytes:
+    """That of sRGB with the primaries of P3 (white D50), and another name."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    names = [name.encode("utf-16-be") for name in ("sRGB", "Wide")]
+    profile = bytearray(bytes(profile).replace(*names))
+    primaries = {
+        b"rXYZ": (0.51512, 0.2412, -0.00105),
+        b"gXYZ": (0.29198, 0.69225, 0.04189),
+        b"bXYZ": (0.1571, 0.06657, 0.78407),
+    }
+    for place in range(132, 132 + 12 * struct.unpack(">I", profile[128:132])[0], 12):
+        name, offset, _ = struct.unpack(">4sII", profile[place : place + 12])
+        if name in primaries:
+            profile[offset + 8 : offset + 20] = struct.pack(">3i", *(round(value * 65536) for value in primaries[name]))
+    return bytes(profile)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_colors_of_another_space_become_those_of_srgb(tmp_path, mode):
+    Image.new(mode, (4, 3), (201, 56, 48)).save(tmp_path / "phone.png", icc_profile=display_p3())
+    # As it stands it would be off by 26.
+    np.testing.assert_allclose(open_photo(tmp_path / "phone.png")[1, 1], [220, 30, 30], atol=7)
+
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.mark.parametrize("profile", [b"no profile", SRGB], ids=["broken", "sRGB"])
+def test_srgb_and_broken_profiles_change_nothing(tmp_path, profile):
+    Image.fromarray(UPRIGHT).save(tmp_path / "a.png", icc_profile=profile)
+    np.testing.assert_array_equal(open_photo(tmp_path / "a.png"), UPRIGHT)
+
+
+def test_floating_point_may_run_a_little_over_one(tmp_path):
+    values = np.full((4, 4), 0.5, np.float32)
+    values[0, 0] = 1.02
+    Image.fromarray(values).save(tmp_path / "over.tiff")
+    pixels = open_photo(tmp_path / "over.tiff")
+    assert pixels[0, 0, 0] == 255 and (pixels[1:] == 128).all()
+    Image.fromarray(values * 255).save(tmp_path / "eight.tiff")
+    assert (open_photo(tmp_path / "eight.tiff")[1:] == 128).all()
+    values[2, 2] = np.nan
+    Image.fromarray(values).save(tmp_path / "nan.tiff")
+    with pytest.raises(PhotoError, match=r"nan.tiff: .*values that are no numbers"):
+        open_photo(tmp_path / "nan.tiff")
 
 
 def test_a_16_bit_color_file_keeps_its_high_bytes(tmp_path):

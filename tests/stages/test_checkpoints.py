@@ -13,6 +13,8 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from safetensors.torch import load_file
 from tiny_stages import tiny_data, tiny_stage, tiny_trainer
 
+from rnr.data.datamodule import Sources
+from rnr.data.photos import PhotoError
 from rnr.stages import callbacks
 from rnr.stages.callbacks import KeepCheckpoint, SaveWeights, Stopped
 from rnr.stages.checkpoints import fault_of, seal
@@ -60,6 +62,16 @@ def test_processes_that_a_failing_one_started_do_not_wait_for_it(tmp_path, monke
     )
     KeepCheckpoint().on_exception(trainer, None, OSError("no space left"))
     assert waiting.wait(10) < 0
+
+
+def test_a_run_that_never_began_does_not_speak_of_anothers_checkpoint(tmp_path, capsys):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"an earlier run's")
+    with pytest.raises(PhotoError):
+        tiny_trainer(tmp_path, 1, callbacks=[KeepCheckpoint()]).fit(
+            tiny_stage("restorer_sft"), tiny_data(sources=Sources(train=[str(tmp_path / "nowhere")]))
+        )
+    assert "--ckpt_path last" not in capsys.readouterr().err
 
 
 def test_after_ctrl_c_the_average_is_left(tmp_path):

@@ -1,0 +1,78 @@
+"""The two phases as one call: what is no photo is refused, and what is grey stays grey."""
+
+import pytest
+import torch
+
+from rnr.diagnosis import Diagnosis
+from rnr.models.interfaces import Reasoner, Restorer, TrainableRestorer
+from rnr.pipeline import ReasonAndRestore
+
+PHOTO = torch.rand(3, 20, 30, generator=torch.Generator().manual_seed(0))
+
+
+class Silent(Reasoner):
+    def examine(self, images, fields=None, lean=None):
+        raise NotImplementedError
+
+    def diagnose(self, images, fields=None, lean=None):
+        return [Diagnosis()] * len(images)
+
+    def loss(self, images, diagnoses):
+        raise NotImplementedError
+
+    def save(self, directory):
+        raise NotImplementedError
+
+    def severities(self, images):
+        return images.mean(dim=(1, 2, 3))[:, None].expand(-1, 4)
+
+
+class Reddening(TrainableRestorer):
+    def restore(self, images, diagnoses, seeds):
+        return images * torch.tensor([1.0, 0.5, 0.3]).view(3, 1, 1)
+
+    def rollout(self, degraded, diagnoses, seeds, group):
+        restored = self.restore(degraded, diagnoses, seeds)
+        return torch.stack([restored * share for share in torch.linspace(1, 0.5, group)], dim=1)
+
+    def loss(self, degraded, clean, diagnoses, generator):
+        raise NotImplementedError
+
+    def save(self, directory):
+        raise NotImplementedError
+
+
+@pytest.fixture
+def rnr():
+    return ReasonAndRestore(Silent(), Reddening())
+
+
+@pytest.mark.parametrize("best_of", [1, 3])
+def test_grey_stays_grey_and_colors_are_the_restorers(rnr, best_of):
+    assert isinstance(rnr.restorer, Restorer)
+    colored = rnr(PHOTO, best_of=best_of).image
+    assert torch.allclose(colored[1] / colored[0], 0.5 * PHOTO[1] / PHOTO[0])
+    grey = rnr(PHOTO[:1].expand(3, -1, -1), best_of=best_of).image
+    assert grey.eq(grey[:1]).all() and torch.allclose(grey[0] / PHOTO[0], (grey[0] / PHOTO[0])[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (PHOTO * 255, r"lie within \[0, 1\], got .* to 25\d"),
+        (PHOTO - 0.5, r"lie within \[0, 1\], got -0\.\d+"),
+        (PHOTO * float("nan"), r"lie within \[0, 1\], got nan"),
+        (PHOTO[None], r"\(3, H, W\) in floating point, got \(1, 3, 20, 30\)"),
+        (PHOTO[:1], r"got \(1, 20, 30\)"),
+        (PHOTO[:, :0], r"got \(3, 0, 30\)"),
+        ((PHOTO * 255).byte(), r"got \(3, 20, 30\) in torch.uint8"),
+    ],
+)
+def test_what_is_no_photo_is_refused(rnr, wrong, said):
+    for phase in (rnr, rnr.diagnose, lambda photo: rnr.restore(photo, None)):
+        with pytest.raises(ValueError, match=said):
+            phase(wrong)
+
+
+def test_double_precision_is_taken(rnr):
+    assert torch.equal(rnr(PHOTO.double()).image, rnr(PHOTO.double().float()).image)
