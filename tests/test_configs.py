@@ -131,7 +131,7 @@ def test_a_run_that_replaces_an_earlier_one_says_so(tmp_path, capsys, monkeypatc
     monkeypatch.setattr("sys.argv", ["rnr"])
     root = f"--trainer.default_root_dir={tmp_path}"
     with pytest.raises(SystemExit, match="no such folder"):
-        run(["fit", f"--config={CONFIGS / 'restorer_sft.yaml'}", "--data.sources.train=[/nowhere]", root])
+        run(["fit", f"--config={CONFIGS / 'restorer_sft.yaml'}", "--data.sources.train", "/nowhere", root])  # or [/nowhere]
     said = capsys.readouterr().err
     assert f"{tmp_path}: an earlier run is there, which this one replaces; --ckpt_path last would go on from it" in said
     assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == b"an earlier run's"

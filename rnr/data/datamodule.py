@@ -28,7 +28,8 @@ Photos = list[Photo] | list[Pair]
 
 @dataclass(frozen=True)
 class Sources:
-    """Clean photos for each split, and real degraded ones for ``predict``. None: what scikit-image ships.
+    """Clean photos for each split, and real degraded ones for ``predict``: sources, or a single one. None: what scikit-image
+    ships.
 
     A source is a folder of one's own, a published set (``reside:FOLDER``, ``ots:FOLDER``, ``scenes:FOLDER``, see
     :mod:`rnr.data.layouts`) or, but for ``predict``, a built set (:mod:`rnr.data.built`): its photos are degraded
@@ -40,13 +41,16 @@ class Sources:
     show the same room, so neighbours stay together.
     """
 
-    train: list[str] | None = None
-    val: list[str] | None = None
-    test: list[str] | None = None
-    predict: list[str] | None = None
+    train: list[str] | str | None = None
+    val: list[str] | str | None = None
+    test: list[str] | str | None = None
+    predict: list[str] | str | None = None
     val_share: float = 0.05
 
     def __post_init__(self) -> None:
+        for split in ("train", "val", "test", "predict"):
+            if isinstance(only := getattr(self, split), str):
+                object.__setattr__(self, split, [only])
         if not 0 <= self.val_share < 1:
             raise ValueError(f"val_share must lie within [0, 1), got {self.val_share:g}")
 

@@ -27,7 +27,8 @@ def locate(checkpoint: str | Sequence[str]) -> str:
     last = names[-1]
     if last.count("/") == 1 and not last.startswith((".", "/", "shipped/", "runs/")) and not Path(last).exists():
         return last
-    raise FileNotFoundError(f"no weights in {' nor in '.join(names)}")
+    why = "" if len(names) > 1 or Path(last).is_dir() else ": no such folder"
+    raise FileNotFoundError(f"no weights in {' nor in '.join(names)}{why}")
 
 
 def content(folder: Path) -> str:
