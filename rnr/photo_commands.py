@@ -6,7 +6,7 @@ A photo that cannot be used costs one line on stderr; the rest go on, and the co
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -296,16 +296,15 @@ def _setting(text: str) -> tuple[str, float]:
 
 def _each(paths: Sequence[Path], one: Callable[[Photo, Tensor, Path], None], output: Path | None) -> int:
     """``one(photo, its image (3, H, W), its output folder)`` for all photos. What fails is reported and passed over."""
-    failures, taken = Failures(), set()
+    failures, taken, made = Failures(), set(), output is not None and not output.exists()
     if output is not None:
         try:
             output.mkdir(parents=True, exist_ok=True)
-            _refuse_as_output(output, paths)
+            taken = _names_of_sources(output, paths)
         except (OSError, ValueError) as error:
             failures.tell(error)
             return 2
-    # What was written into a folder within one of the photos is none of them.
-    found = [photo for photo in find_all(paths) if isinstance(photo, PhotoError) or not _within(photo.path, output, paths)]
+    found = [photo for path in paths for photo in _photos_of(path, output)]
     for photo in track(found, description="", disable=len(found) < 2 or not sys.stderr.isatty()):
         with failures.passing_over(photo):
             if isinstance(photo, PhotoError):
@@ -323,22 +322,31 @@ def _each(paths: Sequence[Path], one: Callable[[Photo, Tensor, Path], None], out
                     folder.rmdir()
                 raise
             print(f"{photo.path}: {folder}", flush=True)
+    if made:
+        with suppress(OSError):  # it is not empty
+            output.rmdir()
     return 1 if failures.count else 0
 
 
-def _refuse_as_output(output: Path, paths: Sequence[Path]) -> None:
-    """``ValueError`` for a folder of photos itself: what is written there would be photos the next time."""
-    for path in paths:
-        if path.is_dir() and path.resolve() == output.resolve():
-            raise ValueError(f"{output}: is the folder of photos; name another one for what is made of them")
+def _names_of_sources(output: Path, paths: Sequence[Path]) -> set[str]:
+    """Of folders of photos that lie in ``output``, which are no places to write to. ``ValueError`` if ``output`` is one of
+    them itself: what is written there would be photos the next time."""
+    folders = [path.resolve() for path in paths if path.is_dir()]
+    if output.resolve() in folders:
+        raise ValueError(f"{output}: is the folder of photos; name another one for what is made of them")
+    return {folder.name.lower() for folder in folders if folder.parent == output.resolve()}
 
 
-def _within(photo: Path, output: Path | None, paths: Sequence[Path]) -> bool:
-    """Whether ``photo`` lies in ``output``, a folder that lies in one of ``paths``."""
-    if output is None:
-        return False
-    inside = any(path.is_dir() and output.resolve().is_relative_to(path.resolve()) for path in paths)
-    return inside and photo.resolve().is_relative_to(output.resolve())
+def _photos_of(path: Path, output: Path | None) -> Iterator[Photo | PhotoError]:
+    """Those of a file or folder, but for what was made of them in an ``output`` that lies in this folder."""
+    within = output is not None and path.is_dir() and output.resolve().is_relative_to(path.resolve())
+    photos = list(find_all([path]))
+    left = [photo for photo in photos if not within or _is_source(photo, output.resolve())]
+    yield from left if left or not photos else [PhotoError(f"{path}: no photos found but those in {output}")]
+
+
+def _is_source(photo: Photo | PhotoError, output: Path) -> bool:
+    return isinstance(photo, PhotoError) or not photo.path.resolve().is_relative_to(output)
 
 
 def _folder_name(path: Path, taken: set[str]) -> str:

@@ -94,7 +94,7 @@ def _grey_as(photo: Tensor, images: Tensor) -> Tensor:
     """``images`` (..., 3, H, W), their channels all the mean of them if those of ``photo`` (3, H, W) are equal."""
     if not photo.eq(photo[:1]).all():
         return images
-    return images.mean(dim=-3, keepdim=True).expand_as(images)
+    return images.mean(dim=-3, keepdim=True).repeat_interleave(3, dim=-3)
 
 
 @dataclass(frozen=True)

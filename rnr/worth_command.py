@@ -135,29 +135,30 @@ class _Drawn:
 
 def _score(scores: Scores, failures: Failures, photos: Sequence[Photo], drawn: _Drawn, restorer: Restorer) -> None:
     """Every photo, each with the diagnoses of the one before it; the first one with those of the last, if that is another."""
-    said_before = _last_said(photos, drawn) if len(photos) > 1 else None
+    other, said_before = _last_said(photos, drawn)
     with progress("photos") as bar:
         for photo in bar.track(photos):
             with failures.passing_over(photo):
                 batch, said, seconds = drawn.of(photo)
                 scores.seconds.setdefault("diagnosis", []).append(seconds)
                 ways = {NONE: [None] * drawn.draws, ANOTHER: said_before, OWN: said, TRUE: batch.truth}
-                ways = {way: given for way, given in ways.items() if given is not None}
+                if other is photo:  # the only one that can be used
+                    del ways[ANOTHER]
                 start = perf_counter()
                 restored = {way: restorer.restore(batch.degraded, given, batch.seed) for way, given in ways.items()}
                 each = (perf_counter() - start) / drawn.draws / len(ways)
                 scores.seconds.setdefault("restoration", []).append(each)
                 for way, image in {INPUT: batch.degraded, **restored}.items():
                     scores.add(way, image, batch)
-                said_before = said
+                other, said_before = photo, said
 
 
-def _last_said(photos: Sequence[Photo], drawn: _Drawn) -> list[Diagnosis | None]:
-    """What is said of the last photo that can be used; what is wrong with others is told in its turn."""
+def _last_said(photos: Sequence[Photo], drawn: _Drawn) -> tuple[Photo | None, list[Diagnosis | None]]:
+    """The last photo that can be used, and what is said of it; what is wrong with others is told in its turn."""
     for photo in reversed(photos):
         with suppress(PhotoError, OSError, RuntimeError, ValueError):
-            return drawn.of(photo)[1]
-    return [None] * drawn.draws
+            return photo, drawn.of(photo)[1]
+    return None, [None] * drawn.draws
 
 
 def _mean(values: Iterable[float]) -> float:

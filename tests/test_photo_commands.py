@@ -68,6 +68,9 @@ def test_degrade_tells_what_cannot_be_had_as_asked_for(photo, tmp_path, capsys):
     applied = files.load(tmp_path / "out" / "cup" / "diagnosis.json").shake
     assert line.startswith(f"{photo}: not exactly as asked for: shake length {applied.length:.4g} instead of 30")
     assert "fog" not in line and "severity" not in line
+    files.save(Diagnosis(noise=Noise(1, 0, 0)), tmp_path / "given.json")
+    photo_commands.degrade([str(photo), "-o", str(tmp_path / "out"), "--diagnosis", str(tmp_path / "given.json")])
+    assert capsys.readouterr().err == f"{photo}: not exactly as asked for: no noise to be seen\n"
 
 
 def test_diagnose_prints_text_that_parses_and_how_sure_it_is(photo, capsys):
@@ -148,6 +151,21 @@ def test_what_was_restored_into_the_folder_of_photos_is_no_photo_the_next_time(p
     assert line.startswith(f"error: {photo.parent}: is the folder of photos; name another one")
 
 
+def test_a_file_that_is_named_is_restored_wherever_it_lies(photo, tmp_path, capsys):
+    (photo.parent / "out" / "old").mkdir(parents=True)
+    mine = photo.rename(photo.parent / "out" / "old" / "mine.png")
+    assert photo_commands.restore([str(photo.parent), "-o", str(photo.parent / "out")]) == 1
+    assert capsys.readouterr().err == f"error: {photo.parent}: no photos found but those in {photo.parent / 'out'}\n"
+    assert photo_commands.restore([str(photo.parent), str(mine), "-o", str(photo.parent / "out")]) == 1
+    assert (photo.parent / "out" / "mine" / "restored.png").is_file()
+
+
+def test_a_folder_of_photos_is_no_place_to_write_to(photo, tmp_path):
+    photo.rename(photo.with_name("in.png"))
+    assert photo_commands.restore([str(photo.parent), "-o", str(tmp_path)]) == 0
+    assert [path.name for path in photo.parent.iterdir()] == ["in.png"] and (tmp_path / "in_2" / "restored.png").is_file()
+
+
 def test_an_output_that_is_no_folder_is_told_once(photo, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert photo_commands.restore([str(photo), str(photo), "-o", str(tmp_path / "file")]) == 2
@@ -158,7 +176,7 @@ def test_an_output_that_is_no_folder_is_told_once(photo, tmp_path, capsys):
 def test_what_fails_leaves_no_empty_folder(photo, tmp_path, monkeypatch):
     monkeypatch.setattr(photo_commands, "_depth", lambda *given: (_ for _ in ()).throw(ValueError("no depth")))
     assert photo_commands.degrade([str(photo), "-o", str(tmp_path / "out")]) == 1
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_grey_photos_stay_grey(photo, tmp_path):

@@ -62,9 +62,11 @@ def test_each_way_gets_its_diagnosis(photos, teller, tmp_path, capsys):
     assert [f"| {' | '.join(row.values())} |" for row in table] == rows[2:]
 
 
-def test_one_photo_has_no_other_and_a_photo_named_twice_is_one(photos, teller, capsys):
+@pytest.mark.parametrize("broken", [False, True])
+def test_one_photo_has_no_other_and_a_photo_named_twice_is_one(photos, teller, capsys, broken):
     photo = str(sorted(photos.glob("*.png"))[0])
-    assert worth([photo, photo]) == 0
+    (photos / "broken.png").write_text("no image")
+    assert worth([photo, photo, *[str(photos / "broken.png")] * broken]) == broken
     printed = capsys.readouterr().out
     assert "1 photos" in printed and ANOTHER not in printed and OWN in printed and len(teller.told) == 3
 

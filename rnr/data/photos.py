@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageChops, ImageCms, ImageOps
 from torch import Tensor
 
 from rnr.diagnosis import Diagnosis
@@ -95,18 +95,31 @@ def open_photo(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """With its colors in sRGB, where it says that they are others. A profile that cannot be read does not count."""
+    """With its colors in sRGB, where it says that they are others. A profile that cannot be read, or is of another kind of
+    colors, does not count. What is grey stays grey."""
     profile = image.info.get("icc_profile")
-    if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
+    if not profile:
         return image
+    see_through = image.has_transparency_data
+    if image.mode in ("P", "PA") or (see_through and image.mode == "RGB"):
+        image = image.convert("RGBA" if see_through else "RGB")
+    colors = image.convert(image.mode.removesuffix("A")) if see_through else image
     try:
         own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "srgb" in ImageCms.getProfileDescription(own).lower():
+        if own.profile.xcolor_space.strip() != {"RGB": "RGB", "CMYK": "CMYK", "L": "GRAY"}.get(colors.mode):
             return image
-        mode = "RGBA" if image.mode == "RGBA" else "RGB"
-        return ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"), outputMode=mode)
+        there = ImageCms.profileToProfile(colors, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
         return image
+    bands = list(there.split())
+    if colors.mode == "L" or (colors.mode == "RGB" and _is_grey(colors)):
+        bands = [bands[1]] * 3
+    return Image.merge("RGBA", [*bands, image.getchannel("A")]) if see_through else Image.merge("RGB", bands)
+
+
+def _is_grey(image: Image.Image) -> bool:
+    red, *others = image.split()
+    return not any(ImageChops.difference(red, other).getbbox() for other in others)
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

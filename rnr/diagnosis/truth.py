@@ -66,14 +66,19 @@ def missed(asked: Diagnosis, applied: Diagnosis) -> list[str]:
     Severities do not count, nor what differs by less than a fiftieth, or than what a diagnosis prints."""
     lines = []
     for kind in KINDS:
-        if asked[kind] is None or applied[kind] is None:
+        if asked[kind] is None:
+            continue
+        if applied[kind] is None:
+            lines.append(f"no {kind} to be seen")
             continue
         for key, spec in list(quantities(FINDINGS[kind]).items())[1:]:
             wanted, got = (getattr(each[kind], key) for each in (asked, applied))
             wanted, got = (value if spec.count > 1 else (value,) for value in (wanted, got))
             least = 10.0**-spec.decimals
             for a, b in zip(wanted, got, strict=True):
-                off = abs(a - b) if spec.period is None else abs((a - b + spec.period / 2) % spec.period - spec.period / 2)
-                if off > max(least, 0.02 * abs(a)):
+                off, allowed = abs(a - b), max(least, 0.02 * abs(a))
+                if spec.period is not None:
+                    off, allowed = abs((a - b + spec.period / 2) % spec.period - spec.period / 2), least
+                if off > allowed:
                     lines.append(f"{kind} {key.replace('_', ' ')} {b:.4g} instead of {a:.4g}")
     return lines

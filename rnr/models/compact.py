@@ -134,8 +134,9 @@ class CompactRestorer(TrainableRestorer):
             return images
         restored = self._refine(images, *self.see(images, diagnoses))
         change = torch.linalg.vector_norm((restored - images).flatten(1), dim=1).square() / images[0].numel()
-        share = torch.where(torch.tensor(ill, device=images.device), change / (change + OWN_ERROR), 0)
-        return images.lerp(restored, share.view(-1, 1, 1, 1))
+        share = change / (change + OWN_ERROR)
+        made = images.lerp(restored, share.view(-1, 1, 1, 1))
+        return torch.where(torch.tensor(ill, device=images.device).view(-1, 1, 1, 1), made, images)
 
     def see(self, images: Tensor, diagnoses: Sequence[Diagnosis | None]) -> tuple[Physics, Tensor, Haze]:
         """What the diagnosis and the whole photo, shrunk, say: the physics, facts (B, D) for the networks, the fog."""

@@ -89,13 +89,13 @@ class EncodingCache:
             save_file({"encoding": tensor.detach().cpu().contiguous()}, partial)
             self._written += partial.stat().st_size
             partial.replace(file)
-            if self._written > STEP * self.limit:
-                self._shrink()
-                self._written = 0
         except (OSError, SafetensorError) as error:  # such as a full disk
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
             warnings.warn(f"{self.folder}: an encoding is not kept ({error})", stacklevel=2)
+        if self._written > STEP * self.limit:
+            self._shrink()
+            self._written = 0
 
     def _shrink(self) -> None:
         """Removes the oldest tenth and what a killed process left, if the folder is full."""
@@ -103,7 +103,7 @@ class EncodingCache:
         for file in self.folder.glob("??/*"):
             try:
                 stat = file.stat()
-            except FileNotFoundError:  # another process was faster
+            except OSError:  # another process was faster
                 continue
             files.append((stat.st_mtime, stat.st_size, file))
         total = sum(size for _, size, _ in files)
@@ -114,8 +114,9 @@ class EncodingCache:
                 break
             if file.suffix == PARTIAL and now - used < ABANDONED:
                 continue
-            file.unlink(missing_ok=True)
-            total -= size
+            with suppress(OSError):  # another user's
+                file.unlink(missing_ok=True)
+                total -= size
 
 
 def key_of(identity: str, image: Tensor, text: str = "") -> str:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ROWS = 32  # below so many, oneDNN costs more than it saves
+ONE_DNN = torch.backends.mkldnn.is_available()
 
 
 class Linear(nn.Linear):
@@ -23,12 +24,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(..., out) = x (..., in) weight (out, in)^T + bias (out,), equal but for rounding to torch's own, which is taken for
     few rows, where a gradient is recorded, and for anything but float32 on a CPU that has oneDNN."""
     suits = (
-        x.device.type == weight.device.type == "cpu"
+        ONE_DNN
+        and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() >= ROWS * x.shape[-1]
-        and torch.backends.mkldnn.is_available()
         and not torch.is_autocast_enabled("cpu")
-        and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
+        and not (torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in (x, weight, bias)))
     )
     if not suits:
         return F.linear(x, weight, bias)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,15 @@ class BestWeights(SaveWeights):
         super().__init__()
         self.figure, self.patience, self.fall = figure, patience, fall
         self.best, self.best_step, self.waited = -math.inf, 0, 0
+        self.run = uuid.uuid4().hex  # and all that goes on from its checkpoints
 
     def on_train_start(self, trainer: Trainer, pl_module: Stage) -> None:
         super().on_train_start(trainer, pl_module)
-        written = _read(weights_of(trainer) / FILE) if trainer.ckpt_path is not None else {}
-        if written.get("figure") == self.figure and self.best_step < written["step"] <= trainer.global_step:
+        if trainer.ckpt_path is None:
+            return
+        written = trainer.strategy.broadcast(_read(weights_of(trainer) / FILE))  # others may not see the folder
+        same = (written.get("run"), written.get("figure")) == (self.run, self.figure)
+        if same and self.best_step < written["step"] <= trainer.global_step:
             self.best, self.best_step, self.waited = written["best"], written["step"], 0
 
     def on_validation_end(self, trainer: Trainer, pl_module: Stage) -> None:
@@ -73,21 +78,23 @@ class BestWeights(SaveWeights):
     def _write(self, stage: Stage, folder: Path) -> None:
         super()._write(stage, folder)
         if self.best > -math.inf:
-            written = {"figure": self.figure, "best": self.best, "step": self.best_step}
+            written = {"run": self.run, "figure": self.figure, "best": self.best, "step": self.best_step}
             (folder / FILE).write_text(json.dumps(written) + "\n", encoding="utf-8")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_step": self.best_step, "waited": self.waited}
+        return {"best": self.best, "best_step": self.best_step, "waited": self.waited, "run": self.run}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.best_step, self.waited = (state_dict[name] for name in ("best", "best_step", "waited"))
+        self.run = state_dict.get("run", self.run)
 
 
 def _read(file: Path) -> dict[str, Any]:
     """What :meth:`BestWeights._write` left, {} if nothing did."""
     try:
         written = json.loads(file.read_text(encoding="utf-8"))
-        return {"figure": str(written["figure"]), "best": float(written["best"]), "step": int(written["step"])}
+        texts = {name: str(written[name]) for name in ("run", "figure")}
+        return {**texts, "best": float(written["best"]), "step": int(written["step"])}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 

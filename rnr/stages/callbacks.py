@@ -48,7 +48,6 @@ class KeepCheckpoint(Checkpoint):
         self._written_at = 0.0
         self._step = self._saved = 0
         self._told_by: int | None = None
-        self._begun = False
         self._handlers: dict[int, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -56,7 +55,7 @@ class KeepCheckpoint(Checkpoint):
             trainer.strategy.checkpoint_io = StraightToDisk()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._written_at, self._step, self._told_by, self._begun = time.monotonic(), trainer.global_step, None, True
+        self._written_at, self._step, self._told_by = time.monotonic(), trainer.global_step, None
         first = trainer.strategy.broadcast(trainer.global_step)
         if not trainer.strategy.reduce_boolean_decision(first == trainer.global_step, all=True):
             raise CheckpointError(
@@ -95,7 +94,8 @@ class KeepCheckpoint(Checkpoint):
         self._give_back_signals()
         if isinstance(exception, Stopped):
             return
-        if self._begun and (_folder(trainer) / LAST).exists():  # and not that of an earlier run
+        its_own = self._saved or trainer.ckpt_path is not None  # and not that of an earlier run
+        if its_own and (_folder(trainer) / LAST).exists():
             # Each process says so: the others may be gone.
             who = f"process {trainer.global_rank} of {trainer.world_size}"
             print(f"{who} ends at step {trainer.global_step} by {type(exception).__name__}; "
@@ -176,9 +176,13 @@ class SaveWeights(Checkpoint):
 
 
 def _take_averages(trainer: Trainer, stage: Stage) -> None:
-    """A moving average takes the model's place, as at the end of training: it is what was validated."""
+    """A moving average takes the model's place, as at the end of training: it is what was validated. While a validation
+    runs, it has done so already."""
+    if trainer.validating:
+        return
     for callback in trainer.callbacks:
-        if isinstance(callback, WeightAveraging):
+        average = callback._average_model if isinstance(callback, WeightAveraging) else None
+        if average is not None and average.n_averaged > 0:
             WeightAveraging.on_train_end(callback, trainer, stage)
 
 

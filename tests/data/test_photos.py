@@ -158,11 +158,36 @@ def display_p3() -> bytes:
     return bytes(profile)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
 def test_colors_of_another_space_become_those_of_srgb(tmp_path, mode):
-    Image.new(mode, (4, 3), (201, 56, 48)).save(tmp_path / "phone.png", icc_profile=display_p3())
+    image = Image.new("RGB", (4, 3), (201, 56, 48))
+    image = image.quantize() if mode == "P" else image.convert(mode)
+    image.save(tmp_path / "phone.png", icc_profile=display_p3())
     # As it stands it would be off by 26.
     np.testing.assert_allclose(open_photo(tmp_path / "phone.png")[1, 1], [220, 30, 30], atol=7)
+
+
+def test_what_is_grey_or_clear_in_another_space_is_so_in_srgb(tmp_path):
+    image = Image.fromarray(np.arange(256, dtype=np.uint8)[None, :, None].repeat(3, 2))
+    image.save(tmp_path / "grey.png", icc_profile=display_p3())
+    pixels = open_photo(tmp_path / "grey.png").astype(int)
+    assert (pixels == pixels[..., :1]).all() and abs(pixels[0, :, 0] - np.arange(256)).max() <= 1
+    Image.new("RGB", (4, 3), (201, 56, 48)).save(tmp_path / "clear.png", icc_profile=display_p3(), transparency=(201, 56, 48))
+    assert (open_photo(tmp_path / "clear.png") == 255).all()
+    Image.new("LA", (4, 3), (90, 0)).save(tmp_path / "la.png", icc_profile=display_p3())
+    assert (open_photo(tmp_path / "la.png") == 255).all()
+
+
+def test_a_linear_space_is_converted_whatever_its_name(tmp_path):
+    """A gamma of 1 under the name of sRGB."""
+    profile = bytearray(SRGB)
+    for place in range(132, 132 + 12 * struct.unpack(">I", profile[128:132])[0], 12):
+        name, offset, _ = struct.unpack(">4sII", profile[place : place + 12])
+        if name in (b"rTRC", b"gTRC", b"bTRC"):
+            profile[offset : offset + 16] = struct.pack(">4sIIHH", b"curv", 0, 1, 256, 0)
+            profile[place + 8 : place + 12] = struct.pack(">I", 14)
+    Image.new("RGB", (4, 3), (55, 55, 55)).save(tmp_path / "linear.png", icc_profile=bytes(profile))
+    assert abs(open_photo(tmp_path / "linear.png").astype(int) - 128).max() <= 2
 
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

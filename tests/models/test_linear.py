@@ -55,6 +55,13 @@ def test_a_gradient_flows_to_the_weights_and_to_what_goes_in(frozen):
     assert not fast and (one.weight.grad is None) == frozen
 
 
+def test_a_bias_alone_can_learn():
+    one = layer().requires_grad_(False)
+    one.bias.requires_grad_()
+    one(torch.ones(ROWS, 192)).sum().backward()
+    assert one.bias.grad.eq(ROWS).all()
+
+
 @torch.no_grad()
 def test_other_types_and_autocast_are_left_to_torch():
     rows = torch.ones(ROWS, 192)

@@ -58,7 +58,7 @@ def test_processes_that_a_failing_one_started_do_not_wait_for_it(tmp_path, monke
     monkeypatch.setattr(callbacks, "GRACE", 0.1)
     waiting = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     trainer = SimpleNamespace(
-        strategy=SimpleNamespace(launcher=SimpleNamespace(procs=[waiting])), default_root_dir=tmp_path
+        strategy=SimpleNamespace(launcher=SimpleNamespace(procs=[waiting])), default_root_dir=tmp_path, ckpt_path=None
     )
     KeepCheckpoint().on_exception(trainer, None, OSError("no space left"))
     assert waiting.wait(10) < 0
@@ -74,14 +74,25 @@ def test_a_run_that_never_began_does_not_speak_of_anothers_checkpoint(tmp_path, 
     assert "--ckpt_path last" not in capsys.readouterr().err
 
 
+class Impatient(Callback):
+    """Presses Ctrl-C as step 4 begins, or twice in the validation after step 2."""
+
+    def __init__(self, validation=False):
+        self.validation, self.seen = validation, {}
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if self.validation and trainer.global_step == 2:
+            self.seen = {name: value.clone() for name, value in pl_module.restorer.state_dict().items()}
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_after_ctrl_c_the_average_is_left(tmp_path):
     """It is what was validated, and what the run would have left at its end."""
-
-    class Impatient(Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            if trainer.global_step == 3:
-                os.kill(os.getpid(), signal.SIGINT)
-
     callbacks = [SaveWeights(), EMAWeightAveraging(decay=0.5), KeepCheckpoint(minutes=0), Impatient()]
     with pytest.raises(Stopped):
         tiny_trainer(tmp_path, 9, callbacks=callbacks).fit(tiny_stage("restorer_sft"), tiny_data())
@@ -91,3 +102,26 @@ def test_after_ctrl_c_the_average_is_left(tmp_path):
     for name, value in written.items():
         assert torch.equal(value, state["state_dict"][f"restorer.{name}"])
     assert any(not torch.equal(value, state["current_model_state"][f"restorer.{name}"]) for name, value in written.items())
+
+
+def test_after_ctrl_c_in_a_validation_too(tmp_path):
+    """There the average has taken the model's place already."""
+    impatient = Impatient(validation=True)
+    callbacks = [SaveWeights(), EMAWeightAveraging(decay=0.5), KeepCheckpoint(minutes=0), impatient]
+    often = {"limit_val_batches": 1, "val_check_interval": 1}
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        tiny_trainer(tmp_path, 9, callbacks=callbacks, **often).fit(tiny_stage("restorer_sft"), tiny_data())
+    written = load_file(tmp_path / "weights" / "model.safetensors")
+    assert impatient.seen and all(torch.equal(value, impatient.seen[name]) for name, value in written.items())
+
+
+def test_before_the_first_average_ctrl_c_leaves_the_weights_themselves(tmp_path):
+    class Late(EMAWeightAveraging):
+        def should_update(self, step_idx=None, epoch_idx=None):
+            return False
+
+    callbacks = [SaveWeights(), Late(decay=0.5), KeepCheckpoint(minutes=0), Impatient()]
+    with pytest.raises(Stopped):
+        tiny_trainer(tmp_path, 9, callbacks=callbacks).fit(stage := tiny_stage("restorer_sft"), tiny_data())
+    written = load_file(tmp_path / "weights" / "model.safetensors")
+    assert all(torch.equal(value, stage.restorer.state_dict()[name]) for name, value in written.items())
