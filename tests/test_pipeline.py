@@ -2,29 +2,12 @@
 
 import pytest
 import torch
+from fakes import Watcher
 
-from rnr.diagnosis import Diagnosis
-from rnr.models.interfaces import Reasoner, Restorer, TrainableRestorer
+from rnr.models.interfaces import Restorer, TrainableRestorer
 from rnr.pipeline import ReasonAndRestore
 
 PHOTO = torch.rand(3, 20, 30, generator=torch.Generator().manual_seed(0))
-
-
-class Silent(Reasoner):
-    def examine(self, images, fields=None, lean=None):
-        raise NotImplementedError
-
-    def diagnose(self, images, fields=None, lean=None):
-        return [Diagnosis()] * len(images)
-
-    def loss(self, images, diagnoses):
-        raise NotImplementedError
-
-    def save(self, directory):
-        raise NotImplementedError
-
-    def severities(self, images):
-        return images.mean(dim=(1, 2, 3))[:, None].expand(-1, 4)
 
 
 class Reddening(TrainableRestorer):
@@ -44,7 +27,7 @@ class Reddening(TrainableRestorer):
 
 @pytest.fixture
 def rnr():
-    return ReasonAndRestore(Silent(), Reddening())
+    return ReasonAndRestore(Watcher(), Reddening())
 
 
 @pytest.mark.parametrize("best_of", [1, 3])

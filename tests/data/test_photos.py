@@ -141,20 +141,40 @@ def test_a_cmyk_jpeg_has_the_colors_of_its_inks(tmp_path):
     np.testing.assert_allclose(open_photo(tmp_path / "print.jpg").astype(int), BLOCKS, atol=8)
 
 
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def tags(profile):
+    """Of a color profile: where each tag stands in the table, its name, and where its data are."""
+    for place in range(132, 132 + 12 * struct.unpack(">I", profile[128:132])[0], 12):
+        yield place, *struct.unpack(">4sI", profile[place : place + 8])
+
+
 def display_p3() -> bytes:
-    """That of sRGB with the primaries of P3 (white D50), and another name."""
-    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    names = [name.encode("utf-16-be") for name in ("sRGB", "Wide")]
-    profile = bytearray(bytes(profile).replace(*names))
+    """That of sRGB with the primaries of P3 (white D50)."""
+    profile = bytearray(SRGB)
     primaries = {
         b"rXYZ": (0.51512, 0.2412, -0.00105),
         b"gXYZ": (0.29198, 0.69225, 0.04189),
         b"bXYZ": (0.1571, 0.06657, 0.78407),
     }
-    for place in range(132, 132 + 12 * struct.unpack(">I", profile[128:132])[0], 12):
-        name, offset, _ = struct.unpack(">4sII", profile[place : place + 12])
+    for _, name, data in tags(profile):
         if name in primaries:
-            profile[offset + 8 : offset + 20] = struct.pack(">3i", *(round(value * 65536) for value in primaries[name]))
+            profile[data + 8 : data + 20] = struct.pack(">3i", *(round(value * 65536) for value in primaries[name]))
+    return bytes(profile)
+
+
+def linear(grey: bool) -> bytes:
+    """That of sRGB with a gamma of 1; grey: of brightness alone."""
+    profile = bytearray(SRGB)
+    if grey:
+        profile[16:20] = b"GRAY"
+    for place, name, data in tags(profile):
+        if name in (b"rTRC", b"gTRC", b"bTRC"):
+            profile[data : data + 16] = struct.pack(">4sIIHH", b"curv", 0, 1, 256, 0)
+            profile[place + 8 : place + 12] = struct.pack(">I", 14)
+        if grey and name == b"rTRC":
+            profile[place : place + 4] = b"kTRC"
     return bytes(profile)
 
 
@@ -178,19 +198,11 @@ def test_what_is_grey_or_clear_in_another_space_is_so_in_srgb(tmp_path):
     assert (open_photo(tmp_path / "la.png") == 255).all()
 
 
-def test_a_linear_space_is_converted_whatever_its_name(tmp_path):
-    """A gamma of 1 under the name of sRGB."""
-    profile = bytearray(SRGB)
-    for place in range(132, 132 + 12 * struct.unpack(">I", profile[128:132])[0], 12):
-        name, offset, _ = struct.unpack(">4sII", profile[place : place + 12])
-        if name in (b"rTRC", b"gTRC", b"bTRC"):
-            profile[offset : offset + 16] = struct.pack(">4sIIHH", b"curv", 0, 1, 256, 0)
-            profile[place + 8 : place + 12] = struct.pack(">I", 14)
-    Image.new("RGB", (4, 3), (55, 55, 55)).save(tmp_path / "linear.png", icc_profile=bytes(profile))
+@pytest.mark.parametrize("mode", ["RGB", "L", "LA"])
+def test_a_linear_space_is_converted_whatever_its_name(tmp_path, mode):
+    color = {"RGB": (55, 55, 55), "L": 55, "LA": (55, 255)}[mode]
+    Image.new(mode, (4, 3), color).save(tmp_path / "linear.png", icc_profile=linear(grey=mode != "RGB"))
     assert abs(open_photo(tmp_path / "linear.png").astype(int) - 128).max() <= 2
-
-
-SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 @pytest.mark.parametrize("profile", [b"no profile", SRGB], ids=["broken", "sRGB"])
