@@ -6,20 +6,17 @@ A photo that cannot be used costs one line on stderr; the rest go on, and the co
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.progress import track
 from safetensors import SafetensorError
 from torch import Tensor
 
-from rnr.command_line import Failures, find_all
 from rnr.data import presets
 from rnr.data.batches import seed_of
 from rnr.data.depth import depth_of
-from rnr.data.photos import Photo, PhotoError, open_photo, save_photo, shipped_photos
+from rnr.data.photos import Photo, save_photo, shipped_photos
 from rnr.degradation import Degrader
 from rnr.diagnosis import KINDS, Diagnosis, ParseFailure, files, render, truth
 from rnr.diagnosis.edit import with_severity
@@ -30,10 +27,9 @@ from rnr.metrics.leading import FOLDERS, leading_figures
 from rnr.metrics.restoration import as_saved, psnr, ssim
 from rnr.models.interfaces import TrainableRestorer
 from rnr.models.reward import Reward
+from rnr.photo_batch import DEVICE, each, opened
 from rnr.pipeline import ReasonAndRestore, best
 from rnr.pipeline import restore as restored_by
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def degrade(argv: Sequence[str]) -> int:
@@ -77,7 +73,7 @@ def degrade(argv: Sequence[str]) -> int:
         if args.sheet:
             contact_sheet(image, depth[0], degrader, args.seed).savefig(folder / "sheet.png", dpi=110)
 
-    return _each(args.photos, one, args.output)
+    return each(args.photos, one, args.output)
 
 
 def diagnose(argv: Sequence[str]) -> int:
@@ -117,7 +113,7 @@ def diagnose(argv: Sequence[str]) -> int:
         if not args.json and not args.folders:
             print(f"{photo.path}\n{render(answer.diagnosis)}\n{_how_sure(answer)}\n", flush=True)
 
-    status = _each(args.photos, one, None)
+    status = each(args.photos, one, None)
     if args.json:
         print(json.dumps(answers, indent=2, ensure_ascii=False))
     for row in leading_figures(*zip(*led, strict=True)) if led else ():
@@ -185,7 +181,7 @@ def restore(argv: Sequence[str]) -> int:
             files.save(diagnosis, folder / "diagnosis.json")
         save_figure([("input", image), ("restored", restored)], diagnosis, folder / "figure.png")
 
-    return _each(args.photos, one, args.output)
+    return each(args.photos, one, args.output)
 
 
 def demo(argv: Sequence[str]) -> int:
@@ -202,7 +198,7 @@ def demo(argv: Sequence[str]) -> int:
     except OSError as error:
         parser.exit(2, f"error: {error}\n")
     photo = shipped_photos("test")[0]
-    clean = _open(photo)
+    clean = opened(photo)
     depth = _depth(photo, clean)
     drawn = Degrader().sample([torch.Generator().manual_seed(args.seed)])
     degraded = as_saved(Degrader.apply(clean[None], depth[None], drawn).image)[0]
@@ -294,77 +290,6 @@ def _setting(text: str) -> tuple[str, float]:
     return kind, severity
 
 
-def _each(paths: Sequence[Path], one: Callable[[Photo, Tensor, Path], None], output: Path | None) -> int:
-    """``one(photo, its image (3, H, W), its output folder)`` for all photos. What fails is reported and passed over."""
-    failures, taken, made = Failures(), set(), output is not None and not output.exists()
-    if output is not None:
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            taken = _names_of_sources(output, paths)
-        except (OSError, ValueError) as error:
-            failures.tell(error)
-            return 2
-    found = [photo for path in paths for photo in _photos_of(path, output)]
-    for photo in track(found, description="", disable=len(found) < 2 or not sys.stderr.isatty()):
-        with failures.passing_over(photo):
-            if isinstance(photo, PhotoError):
-                raise photo
-            image = _open(photo)
-            folder = Path() if output is None else output / _folder_name(photo.path, taken)
-            if output is None:
-                one(photo, image, folder)
-                continue
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                one(photo, image, folder)
-            except BaseException:
-                with suppress(OSError):  # it is not empty
-                    folder.rmdir()
-                raise
-            print(f"{photo.path}: {folder}", flush=True)
-    if made:
-        with suppress(OSError):  # it is not empty
-            output.rmdir()
-    return 1 if failures.count else 0
-
-
-def _names_of_sources(output: Path, paths: Sequence[Path]) -> set[str]:
-    """Of folders of photos that lie in ``output``, which are no places to write to. ``ValueError`` if ``output`` is one of
-    them itself: what is written there would be photos the next time."""
-    folders = [path.resolve() for path in paths if path.is_dir()]
-    if output.resolve() in folders:
-        raise ValueError(f"{output}: is the folder of photos; name another one for what is made of them")
-    return {folder.name.lower() for folder in folders if folder.parent == output.resolve()}
-
-
-def _photos_of(path: Path, output: Path | None) -> Iterator[Photo | PhotoError]:
-    """Those of a file or folder, but for what was made of them in an ``output`` that lies in this folder."""
-    within = output is not None and path.is_dir() and output.resolve().is_relative_to(path.resolve())
-    photos = list(find_all([path]))
-    left = [photo for photo in photos if not within or _is_source(photo, output.resolve())]
-    yield from left if left or not photos else [PhotoError(f"{path}: no photos found but those in {output}")]
-
-
-def _is_source(photo: Photo | PhotoError, output: Path) -> bool:
-    return isinstance(photo, PhotoError) or not photo.path.resolve().is_relative_to(output)
-
-
-def _folder_name(path: Path, taken: set[str]) -> str:
-    """The photo's stem, made safe (a file named '...png' has the stem '..') and told apart from earlier ones."""
-    stem = path.stem.strip(". ") or "photo"
-    name, number = stem, 1
-    while name.lower() in taken:
-        number += 1
-        name = f"{stem}_{number}"
-    taken.add(name.lower())
-    return name
-
-
 def _depth(photo: Photo, image: Tensor) -> Tensor:
     """(1, H, W) relative depth in [0, 1]."""
     return depth_of(photo, (image * 255).round().to(torch.uint8).cpu()).to(DEVICE).float() / 255
-
-
-def _open(photo: Photo) -> Tensor:
-    """(3, H, W) float in [0, 1], where the models are."""
-    return torch.from_numpy(open_photo(photo.path)).permute(2, 0, 1).to(DEVICE).float() / 255

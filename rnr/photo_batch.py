@@ -1,0 +1,90 @@
+"""Photos in, a folder of its own for what is made of each: what the commands for photos have in common.
+
+A photo that cannot be used costs one line on stderr; the rest go on.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from rnr.command_line import Failures, find_all
+from rnr.data.photos import Photo, PhotoError, open_photo
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def each(paths: Sequence[Path], one: Callable[[Photo, Tensor, Path], None], output: Path | None) -> int:
+    """``one(photo, its image (3, H, W), its output folder)`` for all photos, and a line on where each one went. Returns the
+    exit status: 1 if some failed, 2 if ``output`` cannot be written to."""
+    failures, taken, made = Failures(), set(), output is not None and not output.exists()
+    if output is not None:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            taken = _names_of_sources(output, paths)
+        except (OSError, ValueError) as error:
+            failures.tell(error)
+            return 2
+    found = [photo for path in paths for photo in _photos_of(path, output)]
+    for photo in track(found, description="", disable=len(found) < 2 or not sys.stderr.isatty()):
+        with failures.passing_over(photo):
+            if isinstance(photo, PhotoError):
+                raise photo
+            image = opened(photo)
+            folder = Path() if output is None else output / _folder_name(photo.path, taken)
+            if output is None:
+                one(photo, image, folder)
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                one(photo, image, folder)
+            except BaseException:
+                with suppress(OSError):  # it is not empty
+                    folder.rmdir()
+                raise
+            print(f"{photo.path}: {folder}", flush=True)
+    if made:
+        with suppress(OSError):  # it is not empty
+            output.rmdir()
+    return 1 if failures.count else 0
+
+
+def _names_of_sources(output: Path, paths: Sequence[Path]) -> set[str]:
+    """Of folders of photos that lie in ``output``, which are no places to write to. ``ValueError`` if ``output`` is one of
+    them itself: what is written there would be photos the next time."""
+    folders = [path.resolve() for path in paths if path.is_dir()]
+    if output.resolve() in folders:
+        raise ValueError(f"{output}: is the folder of photos; name another one for what is made of them")
+    return {folder.name.lower() for folder in folders if folder.parent == output.resolve()}
+
+
+def _photos_of(path: Path, output: Path | None) -> Iterator[Photo | PhotoError]:
+    """Those of a file or folder, but for what was made of them in an ``output`` that lies in this folder."""
+    within = output is not None and path.is_dir() and output.resolve().is_relative_to(path.resolve())
+    photos = list(find_all([path]))
+    left = [photo for photo in photos if not within or _is_source(photo, output.resolve())]
+    yield from left if left or not photos else [PhotoError(f"{path}: no photos found but those in {output}")]
+
+
+def _is_source(photo: Photo | PhotoError, output: Path) -> bool:
+    return isinstance(photo, PhotoError) or not photo.path.resolve().is_relative_to(output)
+
+
+def _folder_name(path: Path, taken: set[str]) -> str:
+    """The photo's stem, made safe (a file named '...png' has the stem '..') and told apart from earlier ones."""
+    stem = path.stem.strip(". ") or "photo"
+    name, number = stem, 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{stem}_{number}"
+    taken.add(name.lower())
+    return name
+
+
+def opened(photo: Photo) -> Tensor:
+    """(3, H, W) float in [0, 1], where the models are."""
+    return torch.from_numpy(open_photo(photo.path)).permute(2, 0, 1).to(DEVICE).float() / 255
