@@ -16,7 +16,7 @@ from inputs import FULL, JSON, PHOTOS, TEXTS, check_json, check_photo, check_tex
 
 from rnr.data.photos import PhotoError, inside
 from rnr.diagnosis import files
-from rnr.photo_commands import _folder_name
+from rnr.photo_batch import _folder_name
 
 FUZZ = int(os.environ.get("FUZZ", "500"))
 fuzzed = settings(max_examples=FUZZ // 10, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
