@@ -5,6 +5,7 @@ moment. A photo that cannot be used costs one line on stderr; the rest go on, an
 """
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from rnr.degradation import Degrader
 from rnr.diagnosis import FIELDS, KINDS, Diagnosis, ParseFailure
 from rnr.diagnosis.text import NAMES
 from rnr.diagnosis.types import FINDINGS, quantities
-from rnr.metrics.calibration import LEVELS, presence_figures, reliability
+from rnr.metrics.calibration import LEVELS, area_under_roc, presence_figures, reliability
 from rnr.models.calibration import Look, Told, chances, crossed, fit, proven, told
 from rnr.models.estimates import Calibration, Reading
 from rnr.models.form import Form
@@ -43,7 +44,8 @@ def calibrate(argv: Sequence[str]) -> int:
         "trained on, where it is surer than elsewhere, nor any that figures are reported of. Nothing that is said changes, "
         "only how sure it is; the compact restorer goes by that too. The figures 'after' are of what the other half of the "
         "photos gave, those 'before' of none of it, and where they are no better none is written; the rivals never look: one "
-        "says the base rate, one the middle of the true numbers.",
+        "says the base rate, one the middle of the true numbers. 'AUC' is the area under the ROC curve; 'within a photo', "
+        "which takes several draws, counts only pairs of degradations of the same photo.",
     )
     add_photo_sources(parser)
     add_weights(parser, "reasoner")
@@ -113,8 +115,10 @@ def _report(
 ) -> dict[str, Rows]:
     """Draws the picture ``file``, and returns the tables of what it shows."""
     both = (before, after)
+    photo = torch.tensor([look.photo for look in looks])
     presence: Rows = []
     for kind in KINDS:
+        given, there = chances(looks, before, kind)
         old, new = (presence_figures(*chances(looks, at, kind)) for at in both)
         presence.append(
             {
@@ -123,6 +127,8 @@ def _report(
                 "of the base rate": f"{old.brier_of_base_rate:.3f}",
                 "ECE": f"{old.ece:.3f} → {new.ece:.3f}",
                 "by chance": f"{old.ece_by_chance:.3f} → {new.ece_by_chance:.3f}",
+                "AUC": _share(area_under_roc(given, there)),
+                "within a photo": _share(area_under_roc(given, there, photo)),
             }
         )
     old, new = (told(looks, at, form) for at in both)
@@ -147,6 +153,10 @@ def _report(
         f"Presence, {len(looks)} photos degraded (before → after)": presence,
         "Intervals of what is there and found (before → after)": intervals,
     }
+
+
+def _share(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3f}"
 
 
 def _temperature_rows(before: Calibration, after: Calibration, kept: Calibration) -> Rows:

@@ -10,6 +10,13 @@ The bins b, at most 10, hold equally many photos each, 10 or more: of equal widt
 mostly sure. ECE is never 0 where photos are few, so it stands beside what a reasoner would get by chance that is right
 about how sure it is. The rival that never looks always says the base rate, or the middle of the true numbers: well
 calibrated, and useless.
+
+Whether a chance tells photos apart is another matter than whether it is right::
+
+    area under the ROC curve (AUC)      share of the pairs of a photo that has it and one that has not, p_i > p_j
+
+It is 1/2 for whoever never looks. Among degradations of one and the same photo it leaves out what photos have by themselves,
+such as the haze of a far hill: where it is the higher there, such are what it fails by.
 """
 
 import math
@@ -74,6 +81,16 @@ def presence_figures(chances: Tensor, there: Tensor) -> PresenceFigures:
         ece=(weight * (bins.chance - bins.share).abs()).sum().item(),
         ece_by_chance=(weight * spread).sum().item() * math.sqrt(2 / math.pi),
     )
+
+
+def area_under_roc(chances: Tensor, there: Tensor, group: Tensor | None = None) -> float:
+    """Share of the pairs of one that has it and one that has not in which the former was given the higher chance, ties by
+    half; NaN for no pairs. chances: (n,) in [0, 1]. there: (n,) bool. group: (n,), given, only pairs within one count."""
+    higher = chances[there][:, None] - chances[~there]
+    won = (higher > 0).double() + (higher == 0).double() / 2
+    if group is not None:
+        won = won[group[there][:, None] == group[~there]]
+    return won.mean().item()
 
 
 def reliability(chances: Tensor, there: Tensor) -> Reliability:

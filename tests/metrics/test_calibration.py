@@ -2,8 +2,17 @@ import math
 
 import pytest
 import torch
+from torchmetrics.functional.classification import binary_auroc
 
-from rnr.metrics.calibration import covered, interval_figures, margin, presence_figures, reliability, temperature
+from rnr.metrics.calibration import (
+    area_under_roc,
+    covered,
+    interval_figures,
+    margin,
+    presence_figures,
+    reliability,
+    temperature,
+)
 
 
 def drawn(count, choices, true_temperature, seed=0):
@@ -26,6 +35,22 @@ def test_presence_by_hand():
     bins = reliability(chances, there)
     assert bins.chance.tolist() == pytest.approx([0.1, 0.8]) and bins.share.tolist() == pytest.approx([0.2, 0.6])
     assert bins.photos.tolist() == [10, 10]
+
+
+def test_area_under_roc_is_that_of_torchmetrics():
+    generator = torch.Generator().manual_seed(0)
+    chances = torch.randint(0, 20, (200,), generator=generator) / 20  # with ties
+    there = torch.rand(200, generator=generator) < chances
+    assert area_under_roc(chances, there) == pytest.approx(binary_auroc(chances, there.int()).item(), abs=1e-6)
+
+
+def test_within_a_photo_only_its_own_pairs_count():
+    chances = torch.tensor([0.2, 0.1, 0.9, 0.8, 0.5, 0.5])
+    there = torch.tensor([True, False, True, False, True, False])
+    photo = torch.tensor([0, 0, 1, 1, 2, 2])
+    assert area_under_roc(chances, there, photo) == pytest.approx(2.5 / 3)
+    assert area_under_roc(chances, there) == pytest.approx((1 + 3 + 1.5) / 9), "0.2 is below what others have by themselves"
+    assert math.isnan(area_under_roc(chances, there, torch.arange(6))), "no photo has both"
 
 
 def test_who_is_right_about_how_sure_he_is_gets_the_error_of_chance():
