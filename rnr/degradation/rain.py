@@ -93,7 +93,7 @@ def seeds(seed: Sequence[int], density: Tensor, height: int, width: int) -> Tens
     fields = []
     for one in seed:
         generator = torch.Generator(density.device).manual_seed(one)
-        fields.append(torch.rand(1, height, width, generator=generator, device=density.device))
+        fields.append(torch.rand(1, height, width, generator=generator, device=density.device, dtype=torch.float32))
     return (torch.stack(fields) < density.view(-1, 1, 1, 1)).to(density.dtype)
 
 

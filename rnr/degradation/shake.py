@@ -123,7 +123,9 @@ def gaussian_kernel(direction: Tensor, length: Tensor, energy: Tensor) -> Tensor
     """(B, 33, 33): the Gaussian kernel that has a given direction (degrees), length (pixels) and energy, (B,) each.
 
     A diagnosis knows these three numbers and not the path. A Gaussian of standard deviations length and w has the
-    energy 1 / sqrt(4 pi length w), which gives w; a few fixed-point steps take up what sampling on the grid changes.
+    energy 1 / sqrt(4 pi length w), which gives w; a few fixed-point steps take up what sampling on the grid changes, damped,
+    lest those of short kernels go back and forth. Where less energy is asked for than a round kernel of that length has, it
+    is that one.
     """
     offset = torch.arange(TAPS, dtype=length.dtype, device=length.device) - RADIUS
     y, x = torch.meshgrid(-offset, offset, indexing="ij")
@@ -131,12 +133,12 @@ def gaussian_kernel(direction: Tensor, length: Tensor, energy: Tensor) -> Tensor
     along, across = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
     long = length.clamp(min=0.1)
     short = (1 / (4 * math.pi * long * energy.clamp(min=1e-3) ** 2)).minimum(long)
-    for _ in range(8):
+    for _ in range(12):
         exponent = (along / long.view(-1, 1, 1)) ** 2 + (across / short.view(-1, 1, 1)) ** 2
         kernel = torch.softmax(-0.5 * exponent.flatten(1), dim=1).view(-1, TAPS, TAPS)
         now = moments(kernel)
-        long = (long * (length / now.length.clamp(min=1e-3)).clamp(0.5, 2)).clamp(0.05, 64)
-        short = (short * (now.energy / energy.clamp(min=1e-3)).clamp(0.5, 2) ** 2).clamp(0.05, 64).minimum(long)
+        long = (long * (length / now.length.clamp(min=1e-3)).clamp(0.5, 2).sqrt()).clamp(0.05, 64)
+        short = (short * (now.energy / energy.clamp(min=1e-3)).clamp(0.5, 2)).clamp(0.05, 64).minimum(long)
     return kernel
 
 

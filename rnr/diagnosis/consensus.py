@@ -7,11 +7,11 @@ rather than narrow.
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from statistics import fmean
 
 from rnr.diagnosis.examination import Examination, Interval
+from rnr.diagnosis.mean import mean_of
 from rnr.diagnosis.types import FINDINGS, KINDS, Diagnosis, Finding, Quantity, quantities
 
 TURNED = (("shake", "direction"), ("rain", "slant"))
@@ -60,7 +60,7 @@ def _mean(kind: str, found: Sequence[Examination]) -> tuple[Finding, dict[str, l
         rows = [getattr(look.diagnosis[kind], key) for look in found]
         rows = [row if spec.count > 1 else (row,) for row in rows]
         columns = list(zip(*rows, strict=True))
-        mean = [spec.round(_middle(column, spec)) for column in columns]
+        mean = [spec.round(mean_of(column, spec.period)) for column in columns]
         means[key] = tuple(mean) if spec.count > 1 else mean[0]
         if key not in found[0].intervals.get(kind, {}):
             continue
@@ -78,10 +78,3 @@ def _reach(interval: Interval, value: float, spec: Quantity) -> tuple[float, flo
     low, high = interval[0] - value, interval[1] - value
     away = spec.period * round((low + high) / 2 / spec.period) if spec.period else 0.0
     return low - away, high - away
-
-
-def _middle(values: Sequence[float], spec: Quantity) -> float:
-    if spec.period is None:
-        return fmean(values)
-    turns = [2 * math.pi * value / spec.period for value in values]
-    return math.atan2(fmean(map(math.sin, turns)), fmean(map(math.cos, turns))) / (2 * math.pi) * spec.period % spec.period

@@ -6,7 +6,6 @@ import math
 import torch
 
 from rnr.degradation.fog import MIN_TRANSMISSION
-from rnr.degradation.noise import WORST_VARIANCE
 from rnr.degradation.shake import RADIUS
 from rnr.diagnosis.types import FINDINGS, KINDS, Diagnosis, Finding, Fog, Noise, Rain, Shake, quantities
 
@@ -17,6 +16,9 @@ TYPICAL = Diagnosis(
     noise=Noise(30.0, 0.15, 10.0),
 )
 """What is assumed of a degradation that a person adds by its severity alone."""
+
+LEAST = 0.05 / 99
+"""Half the last digit of a severity, as a share of its range: what prints as 1.0 is no weaker for all one knows."""
 
 
 def with_severity(diagnosis: Diagnosis, kind: str, severity: float) -> Diagnosis:
@@ -46,11 +48,11 @@ def with_severity(diagnosis: Diagnosis, kind: str, severity: float) -> Diagnosis
     elif isinstance(finding, Rain) and finding.density is not None:
         # Coverage c of overlapping streaks is about 1 - exp(-density * area).
         old = min(((finding.severity or TYPICAL.rain.severity) - 1) / 99, 0.99)
-        factor = math.log1p(-min(ratio, 0.99)) / min(math.log1p(-old), -1e-4)
+        factor = math.log1p(-min(ratio, 0.99)) / math.log1p(-max(old, LEAST))
         changes["density"] = min(finding.density * factor, 1)
     elif isinstance(finding, Noise) and finding.k is not None:
-        old = max(((finding.severity or TYPICAL.noise.severity) - 1) / 99 * WORST_VARIANCE, 1e-6)
-        factor = math.sqrt(ratio * WORST_VARIANCE / old)
+        old = ((finding.severity or TYPICAL.noise.severity) - 1) / 99
+        factor = math.sqrt(ratio / max(old, LEAST))
         changes |= {"k": min(finding.k * factor, 1), "b": max(-99, min(finding.b * factor, 99))}
     return dataclasses.replace(diagnosis, **{kind: dataclasses.replace(finding, **changes)})
 
@@ -61,14 +63,15 @@ def _with_strength(finding: Finding) -> Finding:
         return dataclasses.replace(TYPICAL.shake, direction=finding.direction)
     if isinstance(finding, Rain) and finding.density == 0:
         return dataclasses.replace(finding, severity=TYPICAL.rain.severity, density=TYPICAL.rain.density)
-    if isinstance(finding, Noise) and finding.k == 0 and (finding.b or 0) <= 0:
+    if isinstance(finding, Noise) and finding.k is not None and 255 * finding.k + (finding.b or 0) <= 0:
         return TYPICAL.noise
     return finding
 
 
 def jitter(diagnosis: Diagnosis, strength: float, generator: torch.Generator) -> Diagnosis:
     """``diagnosis`` with each stated number off by a normal error: ``strength`` times its size, but at least
-    ``strength`` times a tenth of what is typical, kept within its range. Presence, its chance and scene stay."""
+    ``strength`` times a tenth of what is typical, of an angle ``strength`` times 60 degrees, kept within its range. Presence,
+    its chance and scene stay."""
     changed = {kind: diagnosis[kind] and _jitter(diagnosis[kind], TYPICAL[kind], strength, generator) for kind in KINDS}
     return dataclasses.replace(diagnosis, **changed)
 

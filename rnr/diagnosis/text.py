@@ -1,4 +1,5 @@
-"""A diagnosis as text, in the paper's order: presence, severities, parameters, scene. ``render`` and ``parse`` are inverse.
+"""A diagnosis as text, in the paper's order: presence, severities, parameters, scene. ``render`` and ``parse`` are inverse
+for diagnoses that state of all that is there the same fields, each in full.
 
 Every number has one printed form (zero-padded, fixed decimals), so that a language model always meets a quantity's
 digits at the same place::

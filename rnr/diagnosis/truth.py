@@ -1,5 +1,6 @@
 """Between what was applied (:mod:`rnr.degradation`) and what is said of it (:class:`Diagnosis`), in both directions."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +10,9 @@ from rnr.degradation import Degradation, Degraded, FogParams, NoiseParams, RainP
 from rnr.degradation.fog import beta_for
 from rnr.degradation.shake import gaussian_kernel
 from rnr.diagnosis.types import FINDINGS, KINDS, Diagnosis, Fog, Noise, Rain, Shake, quantities
+
+ROUND = 0.95
+"""Deviation of a Gaussian blur across over that along it, above which it has no direction to speak of."""
 
 
 def diagnoses(degraded: Degraded, scenes: Sequence[str | None] | None = None) -> list[Diagnosis]:
@@ -63,7 +67,8 @@ def degradation(diagnoses: Sequence[Diagnosis], depth: Tensor, seeds: Sequence[i
 
 def missed(asked: Diagnosis, applied: Diagnosis) -> list[str]:
     """Of what was asked for, the parameters that were applied otherwise, such as ``shake length 9.48 instead of 30``.
-    Severities do not count, nor what differs by less than a fiftieth, or than what a diagnosis prints."""
+    Severities do not count, nor what differs by less than a fiftieth, or than what a diagnosis prints, nor the direction of a
+    blur that is as wide as it is long."""
     lines = []
     for kind in KINDS:
         if asked[kind] is None:
@@ -74,6 +79,8 @@ def missed(asked: Diagnosis, applied: Diagnosis) -> list[str]:
         for key, spec in list(quantities(FINDINGS[kind]).items())[1:]:
             wanted, got = (getattr(each[kind], key) for each in (asked, applied))
             wanted, got = (value if spec.count > 1 else (value,) for value in (wanted, got))
+            if key == "direction" and _is_round(applied.shake):
+                continue
             least = 10.0**-spec.decimals
             for a, b in zip(wanted, got, strict=True):
                 off, allowed = abs(a - b), max(least, 0.02 * abs(a))
@@ -82,3 +89,8 @@ def missed(asked: Diagnosis, applied: Diagnosis) -> list[str]:
                 if off > allowed:
                     lines.append(f"{kind} {key.replace('_', ' ')} {b:.4g} instead of {a:.4g}")
     return lines
+
+
+def _is_round(shake: Shake) -> bool:
+    """Whether its Gaussian's deviation across, 1 / (4 pi length energy^2), is about the one along it."""
+    return 1 / (4 * math.pi * max(shake.length * shake.energy, 1e-6) ** 2) > ROUND

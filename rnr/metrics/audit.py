@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import torch
 from kornia.filters import gaussian_blur2d, median_blur
-from scipy import stats
 from torch import Tensor
 
 from rnr.metrics.intervals import Interval, paired_interval
+from rnr.metrics.rank_correlation import rank_correlation
 
 CLEAN, RESTORED, INPUT = "clean", "restored", "input"
 BLUR = 2.0  # sigma, in pixels
@@ -49,14 +49,8 @@ def rank_correlations(scores: Tensor, qualities: Tensor) -> Tensor:
     scores, qualities: (B, N)."""
     if scores.shape != qualities.shape or scores.ndim != 2:
         raise ValueError(f"both must be (B, N), got {tuple(scores.shape)} and {tuple(qualities.shape)}")
-    pairs = zip(scores.double().cpu(), qualities.double().cpu(), strict=True)
-    return torch.tensor([_rank_correlation(a, b) for a, b in pairs], dtype=torch.float64)
-
-
-def _rank_correlation(a: Tensor, b: Tensor) -> float:
-    if not (a.isfinite().all() and b.isfinite().all()) or a.min() == a.max() or b.min() == b.max():
-        return float("nan")
-    return float(stats.spearmanr(a.numpy(), b.numpy()).statistic)
+    pairs = zip(scores, qualities, strict=True)
+    return torch.tensor([rank_correlation(a, b) for a, b in pairs], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -79,7 +73,8 @@ def best_of(scores: Tensor, qualities: Tensor, photos: list[str], counts: list[i
         raise ValueError(f"{len(photos)} names, {tuple(scores.shape)} scores, {tuple(qualities.shape)} qualities")
     curve = []
     for count in counts:
-        some, known = scores[:, :count].nan_to_num(nan=-torch.inf), qualities[:, :count]
+        some, known = scores[:, :count], qualities[:, :count]
+        some = torch.where(some.isfinite(), some, -torch.inf)
         picked = known.gather(1, some.argmax(dim=1, keepdim=True)).squeeze(1)
         gains = over_photos(picked - known[:, 0], photos)
         first, best = (values.mean().item() for values in (known[:, 0], picked))

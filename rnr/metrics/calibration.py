@@ -94,10 +94,12 @@ def area_under_roc(chances: Tensor, there: Tensor, group: Tensor | None = None) 
 
 
 def reliability(chances: Tensor, there: Tensor) -> Reliability:
-    """The points of the reliability curve: photos in order of their chances, in parts as equal as can be.
-    chances: (n,) in [0, 1]. there: (n,) bool."""
-    order = chances.argsort(stable=True)
-    given, found = _bins(chances[order].double()), _bins(there[order].double())
+    """The points of the reliability curve: photos in order of their chances, in parts as equal as can be; of photos with one
+    and the same chance each counts as their mean. chances: (n,) in [0, 1]. there: (n,) bool."""
+    values, place, count = chances.unique(return_inverse=True, return_counts=True)
+    share = torch.zeros(len(values), dtype=torch.float64).index_add_(0, place, there.double()) / count
+    order = chances.argsort()
+    given, found = _bins(chances[order].double()), _bins(share[place][order])
     return Reliability(
         torch.stack([part.mean() for part in given]),
         torch.stack([part.mean() for part in found]),

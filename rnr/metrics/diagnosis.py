@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.regression import spearman_corrcoef
 
 from rnr.diagnosis.types import FINDINGS, KINDS, Diagnosis, ParseFailure, Quantity, quantities
+from rnr.metrics.rank_correlation import rank_correlation
 
 
 class KindFigures(NamedTuple):
@@ -114,7 +114,7 @@ def _kind_figures(kind: str, predicted: Tensor, truth: Tensor) -> KindFigures:
         f1_of_always_yes=(2 * there.sum() / (there.sum() + len(there))).item(),
         severity_mae=(guess[there] - actual[there]).abs().mean().item(),
         severity_mae_of_mean=(actual[there].mean() - actual[there]).abs().mean().item(),
-        severity_rank_correlation=_rank_correlation(guess, actual),
+        severity_rank_correlation=rank_correlation(guess, actual),
     )
 
 
@@ -132,10 +132,3 @@ def _mean(values: Tensor, spec: Quantity) -> Tensor:
         return values.mean(dim=0)
     turn = torch.deg2rad(values * (360 / spec.period))
     return torch.rad2deg(torch.atan2(turn.sin().mean(dim=0), turn.cos().mean(dim=0))) * (spec.period / 360) % spec.period
-
-
-def _rank_correlation(a: Tensor, b: Tensor) -> float:
-    """Spearman's, in [-1, 1]. NaN where one side is constant (torchmetrics would say 0) or has numbers not stated."""
-    if len(a) == 0 or a.isnan().any() or b.isnan().any() or (a == a[0]).all() or (b == b[0]).all():
-        return math.nan
-    return spearman_corrcoef(a, b).item()

@@ -41,7 +41,8 @@ def look(images: Tensor) -> Look:
         return Look(haze, unknown, unknown)
     across, down = (grey[..., 2:] - grey[..., :-2]) / 2, (grey[..., 2:, :] - grey[..., :-2, :]) / 2
     slope = (across[..., 1:-1, :].square() + down[..., 1:-1].square()).sqrt()
-    answer = F.conv2d(grey, LAPLACIANS.to(grey).view(1, 1, 3, 3)).abs()
+    with torch.autocast(images.device.type, enabled=False):  # bfloat16 has not the digits
+        answer = F.conv2d(grey, LAPLACIANS.to(grey).view(1, 1, 3, 3)).abs()
     return Look(
         haze=haze,
         sharpness=slope.mean(dim=(1, 2, 3)),

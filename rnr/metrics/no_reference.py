@@ -7,7 +7,9 @@ Neither is a verdict: a restorer that wipes out texture lowers the noise and rai
 """
 
 from dataclasses import dataclass
+from warnings import catch_warnings, simplefilter
 
+import numpy as np
 import torch
 from skimage.measure import blur_effect
 from skimage.restoration import estimate_sigma
@@ -31,5 +33,12 @@ def no_reference(images: Tensor) -> NoReference:
     pixels = as_saved(images).permute(0, 2, 3, 1).cpu().numpy()
     return NoReference(
         blur=torch.tensor([float(blur_effect(each, channel_axis=2)) for each in pixels]),
-        noise=torch.tensor([float(estimate_sigma(each, average_sigmas=True, channel_axis=2)) for each in pixels]),
+        noise=torch.tensor([_noise(each) for each in pixels]),
     )
+
+
+def _noise(pixels: np.ndarray) -> float:
+    """Of (H, W, 3); of a channel without any detail, for which scikit-image has no figure, 0."""
+    with catch_warnings():
+        simplefilter("ignore", RuntimeWarning)
+        return float(np.nan_to_num(estimate_sigma(pixels, channel_axis=2)).mean())

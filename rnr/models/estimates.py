@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate
-from operator import mul
 
 import torch
 from torch import Tensor
 
 from rnr.diagnosis import Diagnosis
 from rnr.diagnosis.examination import Examination, Interval
+from rnr.diagnosis.mean import mean_of
 from rnr.diagnosis.types import FINDINGS, KINDS, Quantity, quantities
 from rnr.diagnosis.uncertainty import Intervals, by_themselves
 from rnr.metrics.calibration import LEVELS
@@ -103,11 +103,7 @@ class Estimate:
     @property
     def mean(self) -> float:
         """The expectation; of an angle the direction of the mean vector."""
-        if self.period is None:
-            return sum(map(mul, self.values, self.probabilities))
-        turns = [2 * math.pi * value / self.period for value in self.values]
-        sine, cosine = (sum(map(mul, map(wave, turns), self.probabilities)) for wave in (math.sin, math.cos))
-        return math.atan2(sine, cosine) / (2 * math.pi) * self.period % self.period
+        return mean_of(self.values, self.period, self.probabilities)
 
     def interval(self, share: float = 0.9) -> tuple[float, float]:
         """The values between which the middle ``share`` of the probability lies. Of an angle, the arc that begins half a

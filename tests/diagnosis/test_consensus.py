@@ -5,6 +5,7 @@ import pytest
 from rnr.diagnosis import KINDS, Diagnosis, Fog, Rain, Shake
 from rnr.diagnosis.consensus import consensus, mirrored
 from rnr.diagnosis.examination import Examination
+from rnr.diagnosis.mean import mean_of
 
 SURE = dict.fromkeys(KINDS, 0.0)
 
@@ -67,3 +68,9 @@ def test_a_mirror_image_is_turned_back():
     assert mirrored(level).diagnosis.shake.direction == 0
     assert mirrored(level).intervals["shake"]["direction"] == [pytest.approx((-30.0, 10.0))]
     assert mirrored(Examination(Diagnosis(shake=Shake(None, None, None, None)), SURE)).diagnosis.shake.direction is None
+
+
+def test_the_mean_of_angles_is_that_of_their_vectors():
+    assert mean_of([170.0, 20.0], 180) == pytest.approx(5.0)
+    assert mean_of([170.0, 20.0]) == pytest.approx(95.0)
+    assert mean_of([170.0, 10.0, 90.0], 180, [0.5, 0.5, 0.0]) % 180 == pytest.approx(0, abs=1e-9)

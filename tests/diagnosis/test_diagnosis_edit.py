@@ -48,8 +48,26 @@ def test_the_degradation_model_agrees_with_an_overruled_severity(kind, severity)
     assert measured(changed, kind).severity == pytest.approx(severity, abs=TOLERANCE[kind])
 
 
+@pytest.mark.parametrize("severity", [2, 3, 5, 30])
+def test_noise_that_prints_as_nothing_is_taken_for_no_less_than_a_printed_digit(severity):
+    changed = with_severity(Diagnosis(noise=Noise(1.0, 0.0, 1.0)), "noise", severity)
+    assert 1 <= measured(changed, "noise").severity <= severity
+
+
+@pytest.mark.parametrize("severity", [2, 2.5, 3, 3.5, 4, 5])
+def test_a_faint_shake_is_as_severe_as_it_is_told(severity):
+    changed = with_severity(STATED, "shake", severity)
+    assert measured(changed, "shake").severity == pytest.approx(severity, abs=0.6)
+
+
 @pytest.mark.parametrize(
-    "nothing", [Shake(1.0, 70.0, 0.0, 1.0), Rain(1.0, 0.0, 15.0, 16.0, 1.2, 0.7, (0.9, 0.8, 0.85)), Noise(1.0, 0.0, 0.0)],
+    "nothing",
+    [
+        Shake(1.0, 70.0, 0.0, 1.0),
+        Rain(1.0, 0.0, 15.0, 16.0, 1.2, 0.7, (0.9, 0.8, 0.85)),
+        Noise(1.0, 0.0, 0.0),
+        Noise(30.0, 0.05, -20.0),
+    ],
     ids=repr,
 )  # fmt: skip
 def test_what_is_stated_as_nothing_can_be_overruled_too(nothing):

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -7,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnr.degradation import Degrader, FogPrior, NoisePrior, RainPrior, ShakePrior, fog, shake
-from rnr.diagnosis import FIELDS, KINDS, Diagnosis, Fog, parse, render
-from rnr.diagnosis.truth import degradation, diagnoses
+from rnr.diagnosis import FIELDS, KINDS, Diagnosis, Fog, Shake, parse, render
+from rnr.diagnosis.truth import degradation, diagnoses, missed
 
 ALWAYS = Degrader(FogPrior(1), ShakePrior(1), RainPrior(1, density=(2e-3, 1e-2)), NoisePrior(1, b=(1, 20)))
 COUNT = 4
@@ -107,6 +108,13 @@ def test_equal_seeds_repeat_the_photo_and_others_do_not(batch):
 def test_a_diagnosis_without_parameters_describes_no_degradation(depth):
     with pytest.raises(ValueError, match=r"does not state fog\.atmospheric_light"):
         degradation([Diagnosis(), Diagnosis(fog=Fog(50, None, None))], depth.expand(2, -1, -1, -1), [0, 1])
+
+
+@pytest.mark.parametrize(("width", "told"), [(1.0, []), (0.5, ["shake direction 120 instead of 30"])])
+def test_the_direction_of_a_round_blur_is_not_missed(width, told):
+    asked = Shake(20.0, 30.0, 2.0, 1 / math.sqrt(4 * math.pi * 2 * 2 * width))
+    applied = dataclasses.replace(asked, direction=120.0)
+    assert missed(Diagnosis(shake=asked), Diagnosis(shake=applied)) == told
 
 
 @settings(max_examples=60)

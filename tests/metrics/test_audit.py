@@ -26,6 +26,12 @@ def test_best_of_by_hand():
     assert (four.gain.mean, four.gain.n) == (1.0, 2), "a photo counts once"
 
 
+def test_what_is_not_finite_is_never_picked():
+    scores = torch.tensor([[1.0, math.inf, 2], [math.nan, -math.inf, math.nan]])
+    qualities = torch.tensor([[10.0, 0, 20], [5, 0, 0]])
+    assert best_of(scores, qualities, ["a", "b"], [3])[0].picked == pytest.approx(12.5)
+
+
 def test_several_draws_of_a_photo_count_by_their_mean():
     assert over_photos(torch.tensor([1.0, 5, 3, math.nan, math.inf]), ["a", "b", "a", "a", "c"]) == [2, 5]
 

@@ -53,6 +53,11 @@ def test_within_a_photo_only_its_own_pairs_count():
     assert math.isnan(area_under_roc(chances, there, torch.arange(6))), "no photo has both"
 
 
+def test_equal_chances_are_as_good_in_any_order():
+    half, there = torch.full((100,), 0.5), torch.arange(100) < 50
+    assert presence_figures(half, there).ece == presence_figures(half, there.flip(0)).ece == 0
+
+
 def test_who_is_right_about_how_sure_he_is_gets_the_error_of_chance():
     generator = torch.Generator().manual_seed(0)
     chances = torch.rand(100, generator=generator)

@@ -21,6 +21,13 @@ def test_noise_on_a_slope_is_measured_to_five_per_cent(sigma):
     assert look(plane + sigma * noise).noise.item() == pytest.approx(sigma, rel=0.05)
 
 
+def test_noise_is_the_same_under_autocast(photo):
+    smooth = gaussian_blur2d(photo[None], (9, 9), (2.0, 2.0))
+    expected = look(smooth).noise
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(look(smooth).noise, expected)
+
+
 def test_sharpness_is_the_slope_and_haze_the_darkest_colour_around():
     ramp = torch.linspace(0, 1, 101).expand(1, 3, 101, 101).clone()
     assert look(ramp).sharpness.item() == pytest.approx(0.01, rel=1e-3)

@@ -36,6 +36,13 @@ def test_one_figure_a_photo_whatever_the_batch(photo):
     assert together.noise.tolist() == [each.noise.item() for each in alone]
 
 
+def test_a_channel_without_detail_has_no_noise(photo):
+    without_blue = photo * torch.tensor([1.0, 1, 0]).view(3, 1, 1)
+    red_and_green = estimate_sigma(data.astronaut()[:256, :256, :2] / 255, channel_axis=2)
+    assert no_reference(without_blue).noise.item() == pytest.approx(sum(red_and_green) / 3, abs=1e-4)
+    assert no_reference(torch.zeros_like(photo)).noise.item() == 0
+
+
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 3, 15, 32)])
 def test_nonsense_is_refused(shape):
     with pytest.raises(ValueError, match="at least 16 x 16 pixels, got"):
