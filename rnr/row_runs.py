@@ -34,7 +34,7 @@ from rnr.signals import sigterm_raises, undisturbed
 from rnr.stage_commands import weights_of
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
-RNR = [sys.executable, "-c", "from rnr.cli import main; main()"]
+RNR = [sys.executable, "-m", "rnr"]
 STAMP = "done.json"
 LAUNCHED: set[subprocess.Popen] = set()
 """What is running, each the head of a group of its own: with it ends whatever it has begun."""
@@ -95,7 +95,9 @@ class Run:
         for word, following in pairwise([*self.options, ""]):
             name, equals, value = word.partition("=")
             if name.endswith(f".{key}"):
-                found.append(value if equals else following)
+                text = value if equals else following
+                with suppress(yaml.YAMLError):
+                    found += filter(_is_name, [yaml.safe_load(text) if text else text])
         return found
 
     @property

@@ -243,6 +243,26 @@ def test_options_may_have_their_value_behind_a_space(run):
     assert dataclasses.replace(run, options=("--model.checkpoint",)).lacking() is not None
 
 
+@pytest.mark.parametrize("value", ["[runs/nowhere,weights]", "null"])
+def test_options_may_name_several_places_or_none(run, value):
+    assert dataclasses.replace(run, options=(f"--model.checkpoint={value}",)).lacking() is None
+
+
+def test_runs_of_rnr_are_started_in_a_way_that_lightning_can_start_again():
+    """For each further GPU it runs ``python -m`` and the name of the module, and has no way to run a ``-c``."""
+    code = "import sys, rnr.cli; rnr.cli.main = lambda: print(__import__('__main__').__spec__.name)"
+    script = f"{code}; import runpy; runpy.run_module('rnr', run_name='__main__', alter_sys=True)"
+    assert [sys.executable, "-m", "rnr"] == row_runs.RNR
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "rnr.__main__\n"
+
+
+@pytest.mark.slow
+def test_a_row_runs_on_two_devices(tmp_path):
+    config = Path(__file__).parent.parent / "lightning_configs" / "baselines" / "identity.yaml"
+    options = ("--trainer.devices=2", "--trainer.accelerator=cpu", "--data.limit_eval=2")
+    assert Run("test", tmp_path / "out", (config,), options).once() is None
+
+
 def test_a_configuration_that_is_no_yaml_fails_its_own_run(run):
     run.once()
     run.configs[0].write_text("model: [")

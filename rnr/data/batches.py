@@ -1,6 +1,7 @@
 """Which photo comes when, at which size: the batches of training, and those of an evaluation."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -16,7 +17,7 @@ Crop = int | Literal["whole"]
 """The side of a square in pixels, or photos nearly whole."""
 
 LEAST = 0.8  # of a photo's height, and of its width, that is shown of one nearly whole
-LARGEST = 768  # pixels of the longer side of one shown nearly whole; what is larger is shown smaller
+LARGEST = 768  # pixels
 
 
 class Visit(NamedTuple):
@@ -52,7 +53,8 @@ class TrainBatches(Sampler[list[Visit]]):
     A batch of ``whole`` photos has photos of one size only, all cut to between :data:`LEAST` and all of their height and of
     their width. How many such batches there are depends on which photos came together; Lightning goes by the length of the
     first epoch. So all have that: of a longer one some batches are left out, by chance, and a shorter one looks at some
-    photos again. sizes: (height, width) of each photo; asked for where ``whole`` is among the crops.
+    photos again. sizes: (height, width) of each photo; asked for where ``whole`` is among the crops. largest: pixels of the
+    longer side of one shown nearly whole, where larger ones are shown smaller; None: for photos that are only cut.
     """
 
     def __init__(
@@ -64,11 +66,12 @@ class TrainBatches(Sampler[list[Visit]]):
         visits: int = 1,
         rescale: Rescale = Rescale(),  # noqa: B008  (frozen)
         sizes: Sequence[tuple[int, int]] | None = None,
+        largest: int | None = LARGEST,
     ) -> None:
         if WHOLE in crops and sizes is None:
             raise ValueError("batches of whole photos need to know their sizes")
         self.count, self.batch_size, self.crops = count, batch_size, list(crops)
-        self.seed, self.visits, self.rescale, self.sizes = seed, visits, rescale, sizes
+        self.seed, self.visits, self.rescale, self.sizes, self.largest = seed, visits, rescale, sizes, largest
         self.epoch = self.start = 0
         self._plans: dict[int, list[list[Visit]]] = {}
 
@@ -99,7 +102,9 @@ class TrainBatches(Sampler[list[Visit]]):
         plan = []
         for crop, group in groups:
             size, scale = self._size(crop, generator)
-            mine = _dealt(group, world)[rank::world] if len(group) >= world else group
+            mine = _dealt(group, world)[rank::world]
+            if len(group) < world:  # too few for one each: some are shown to several, never more than a batch to one
+                mine = [group[(rank + i) % len(group)] for i in range(min(self.batch_size, len(group)))]
             plan.append([Visit(index, epoch, size, scale) for index, epoch in mine])
         return plan
 
@@ -145,7 +150,7 @@ class TrainBatches(Sampler[list[Visit]]):
             return crop, scale
         shares = (LEAST + (1 - LEAST) * torch.rand(2, generator=generator)).tolist()
         sides = [max(round(side * share), 1) for side, share in zip(crop, shares, strict=True)]
-        scale = min(scale, LARGEST / max(sides))
+        scale = min(scale, math.inf if self.largest is None else self.largest / max(sides))
         height, width = (max(round(side * scale), 1) for side in sides)
         return (height, width), scale
 

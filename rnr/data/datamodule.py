@@ -10,7 +10,16 @@ from torch.utils.data import DataLoader
 
 from rnr.data import pairs, presets
 from rnr.data.batch import CleanBatch, DegradedBatch, RealBatch
-from rnr.data.batches import WHOLE, Crop, TrainBatches, WholeBatches, WholePhotoBatches, rank_and_world, seed_of
+from rnr.data.batches import (
+    LARGEST,
+    WHOLE,
+    Crop,
+    TrainBatches,
+    WholeBatches,
+    WholePhotoBatches,
+    rank_and_world,
+    seed_of,
+)
 from rnr.data.dataset import PhotoDataset, collate
 from rnr.data.jpeg import Jpeg
 from rnr.data.layouts import photos_in
@@ -155,8 +164,9 @@ class DegradationDataModule(LightningDataModule):
         if isinstance(photos, PairDataset) and photos.in_shards:
             return self._stream(photos)
         sizes = photos.sizes() if WHOLE in self.crops else None
-        rescale = Rescale() if isinstance(photos, PairDataset) else self.rescale
-        batches = TrainBatches(len(photos), self.batch_size, self.crops, self.seed, self.visits, rescale, sizes)
+        # Pairs are only cut: another size would change what was done to them.
+        rescale, largest = (Rescale(), None) if isinstance(photos, PairDataset) else (self.rescale, LARGEST)
+        batches = TrainBatches(len(photos), self.batch_size, self.crops, self.seed, self.visits, rescale, sizes, largest)
         return TrainLoader(photos, batches, self._epoch, _collate(photos), self.num_workers)
 
     def _stream(self, photos: PairDataset) -> DataLoader:

@@ -76,7 +76,8 @@ def read_depth(path: Path) -> Tensor:
                           single array by another name, disparity if the file is called ``*_disp.npz``
     ====================  ==============================================================================
 
-    Depth or disparity that is 0, negative or no number is unknown: :func:`filled` says what it takes. Infinite depth, sky
+    Depth or disparity that is 0, negative or no number is unknown: :func:`filled` says what it takes; but of a ``.mat`` 0 is
+    the nearest point, and negative or no number the farthest. Infinite depth, sky
     for the most part, is as far as the farthest that is not. Of what comes from disparity the farthest twentieth is 1.
     """
     try:

@@ -62,8 +62,8 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         against 1 for the parameters.
     answer_weight, probe_weight: weights in the loss of the answer's text, and of two auxiliary :class:`Probe`, for
         training from scratch: one on what the vision tower makes of the views, one on the state at which the answer
-        begins. With ``answer_weight`` 0 the language model is not run at all: a cheap first stretch for a new model, in
-        which it learns to look. Probes are not saved.
+        begins. With ``answer_weight`` 0 the language model is not run at all, nor trained: a cheap first stretch for a new
+        model, in which it learns to look. Probes are not saved.
     train_vision, train_merger, train_language: which parts are trained: the vision tower, the layers that map it into
         the language model, the language model with its embeddings.
     lora_rank: if given, the linear layers of those parts get low-rank adapters, and nothing else is trained.
@@ -107,6 +107,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             self.looks = settings.looks if looks is None else looks
             self.tokenizer = Qwen2Tokenizer.from_pretrained(checkpoint)
             self.model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, use_safetensors=True)
+            self.model.train()  # as a new one is: only then gradient checkpointing counts
         self.model.model.visual.patch_embed.proj.__class__ = PatchProjection
         for block in self.model.model.visual.blocks:
             block.attn.__class__ = ViewAttention
@@ -125,7 +126,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         if gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.base = str(checkpoint)
-        self.lora = self._choose_trainable(train_vision, train_merger, train_language, lora_rank)
+        self.lora = self._choose_trainable(train_vision, train_merger, train_language and answer_weight > 0, lora_rank)
 
     def loss(self, images: Tensor, diagnoses: Sequence[Diagnosis]) -> Tensor:
         """See :meth:`Reasoner.loss`; the mean is weighted, and the probes' losses added. One diagnosis a photo."""
@@ -323,7 +324,8 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
     ) -> LoraConfig | None:
         parts = (
             ("model.visual.patch_embed.", "model.visual.pos_embed.", "model.visual.blocks.") * vision
-            + ("model.visual.merger.", "model.visual.deepstack_merger_list.") * merger
+            + ("model.visual.merger.",) * merger
+            + ("model.visual.deepstack_merger_list.",) * (merger and self.answer_weight > 0)  # for the language model alone
             + ("model.language_model.", "lm_head.") * language
         )
         if lora_rank is None:

@@ -60,7 +60,7 @@ class QwenImageEditRestorer(ExactBuffers, TrainableRestorer):
     grad_steps: through how many of them, the last ones, the gradient of :meth:`rollout` flows.
     guidance: strength of classifier-free guidance against an empty text, when sampling. 1 is none, at half the cost.
     tile, overlap: in pixels, multiples of 16. A larger photo is restored in tiles; no model ever sees more at once.
-    lora_rank: if given, the linear layers of the transformer's blocks get low-rank adapters, in float32 unless the
+    lora_rank: if given, attention and MLPs of the transformer's blocks get low-rank adapters, in float32 unless the
         trainer casts the whole model, and nothing else is trained. They are scaled by ``lora_alpha / lora_rank``, 1 unless
         ``lora_alpha`` is given.
     dtype: of all weights but the adapters; ``auto``: as the checkpoint was saved.

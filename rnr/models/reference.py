@@ -22,7 +22,7 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
     layers = [layer for layer in adapted_layers(model) if not layer.disable_adapters]
     if not layers:
         raise ValueError(f"{type(model).__name__} has no adapter to switch off (lora_rank), and so no reference")
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     for layer in layers:
         layer.enable_adapters(False)
     try:
@@ -30,5 +30,5 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(True)  # and turns on the gradient of all of the adapter's parameters, or off
-        for parameter in trained:
-            parameter.requires_grad_(True)
+        for parameter, was in trained:
+            parameter.requires_grad_(was)

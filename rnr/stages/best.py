@@ -25,7 +25,8 @@ class BestWeights(SaveWeights):
     an improvement. Without any validation the last ones are written at the end. Steps after the last validation do not
     count: let ``trainer.val_check_interval`` divide ``max_steps``. Nor does a validation that was cut off before it ended,
     when the run goes on. One that ended and was the best stands beside the weights (``validation.json``), and counts even
-    where the run goes on from an earlier checkpoint.
+    where the run goes on from an earlier checkpoint. Where a run goes on in another folder, or by another figure, it begins
+    anew to look for the best.
 
     Args:
         figure: of validation, ``psnr`` or ``ssim``, or another column of the photos; more is better.
@@ -46,8 +47,9 @@ class BestWeights(SaveWeights):
         if trainer.ckpt_path is None:
             return
         written = trainer.strategy.broadcast(_read(weights_of(trainer) / FILE))  # others may not see the folder
-        same = (written.get("run"), written.get("figure")) == (self.run, self.figure)
-        if same and self.best_step < written["step"] <= trainer.global_step:
+        if (written.get("run"), written.get("figure")) != (self.run, self.figure):  # they are not here, or of another figure
+            self.best, self.best_step, self.waited = -math.inf, 0, 0
+        elif self.best_step < written["step"] <= trainer.global_step:
             self.best, self.best_step, self.waited = written["best"], written["step"], 0
 
     def on_validation_end(self, trainer: Trainer, pl_module: Stage) -> None:

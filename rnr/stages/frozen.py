@@ -37,6 +37,10 @@ class Frozen:
             self._layers = Layers(self.model, device)
         return self.model.to(device)
 
+    def __deepcopy__(self, memo: dict) -> "Frozen":
+        """Itself: a moving average of a stage has no use for a second copy of what never changes."""
+        return self
+
     @contextmanager
     def together(self, device: torch.device) -> Iterator[None]:
         """Within, each process may run the model as often as it likes. All processes have to come here together."""

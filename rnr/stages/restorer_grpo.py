@@ -150,10 +150,11 @@ class RestorerGRPO(Stage):
         """As in every stage, and beside it what is :data:`WATCHED`."""
         answers, restored = super().evaluate(batch)
         saved = as_saved(restored)
-        before, after = (self.reasoner.severities(each).to(saved) for each in (batch.degraded, saved))
-        reward = (before - after).sum(dim=1)
+        before = self.reasoner.severities(batch.degraded)
+        given = self.conditioning.keep(answers)
+        rewards = self.reward(self.reasoner, saved[:, None], batch.degraded, given, before)
         seen = look(saved)
-        columns = (reward, seen.haze, seen.sharpness, seen.noise)
+        columns = (rewards.total[:, 0], seen.haze, seen.sharpness, seen.noise)
         lists = [column.tolist() for column in columns]
         for row, *values in zip(self.evaluation.photos[-len(batch.names) :], *lists, strict=True):
             row |= dict(zip(WATCHED, values, strict=True))

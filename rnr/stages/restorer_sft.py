@@ -26,6 +26,9 @@ class RestorerSFT(Stage):
         seed: of what training draws (mix of diagnoses, noise of the flow).
         deal_reasoner: share the frozen reasoner out over all processes, see :mod:`rnr.stages.frozen`: less memory, more
             messages.
+
+    Raises:
+        ValueError: a share of predicted diagnoses without a reasoner.
     """
 
     def __init__(
@@ -38,6 +41,8 @@ class RestorerSFT(Stage):
         deal_reasoner: bool = False,
     ) -> None:
         super().__init__(schedule)
+        if conditioning.predicted and reasoner is None:
+            raise ValueError(f"conditioning.predicted is {conditioning.predicted:g}, but there is no reasoner to ask")
         self.restorer = restorer
         self.judge = None if reasoner is None else Frozen(reasoner, deal_reasoner)
         self.conditioning = conditioning

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
@@ -93,11 +93,18 @@ class Stage(ExactBuffers, LightningModule):
             raise CheckpointError(f"the checkpoint is that of another model: {len(wrong)} names differ, such as {wrong[0]}")
 
     def on_fit_start(self) -> None:
-        """Says what is trained, part by part: a frozen part or an adapter in the wrong place is then seen at once.
+        """Says what is trained, part by part: a frozen part or an adapter in the wrong place is then seen at once. Warns of
+        weights that are trained in fewer digits than an optimiser's small steps have.
 
         Switches off the attention whose gradients are not to be trusted.
         """
         rank_zero_info(trainable(self))
+        low = {p.dtype for p in self.parameters() if p.requires_grad and torch.finfo(p.dtype).bits < 32}
+        if low and not isinstance(self.trainer.strategy, DeepSpeedStrategy):  # which keeps copies in float32
+            rank_zero_warn(
+                f"weights are trained in {', '.join(map(str, low))}: steps of less than a few thousandths of a weight are "
+                f"lost. Train adapters (lora_rank), or all of it under DeepSpeed or FSDP2"
+            )
         # From torch 2.11 on the first choice for bfloat16 on a Hopper GPU, and its gradients may be NaN (pytorch#196678).
         torch.backends.cuda.enable_cudnn_sdp(False)
 

@@ -258,6 +258,23 @@ def test_fewer_photos_than_processes_still_train(monkeypatch):
     assert len(epoch_of(TrainBatches(3, 4, [32], seed=0), 0)) == 1
 
 
+@pytest.mark.parametrize("count", [3, 7])
+def test_where_a_size_has_fewer_photos_than_there_are_processes_none_gets_more_than_a_batch(monkeypatch, count):
+    seen = set()
+    for rank in range(8):
+        as_process(monkeypatch, rank, 8)
+        ((*batch,),) = epoch_of(TrainBatches(count, 2, [WHOLE], seed=0, sizes=[(40, 40)] * count), 0)
+        assert len(batch) == 2
+        seen |= {visit.index for visit in batch}
+    assert len(seen) == count
+
+
+def test_what_can_only_be_cut_is_shown_nearly_whole_however_large():
+    batches = TrainBatches(4, 2, [WHOLE], seed=0, sizes=[(1500, 2000)] * 4, largest=None)
+    for height, width in (visit.size for batch in epoch_of(batches, 0) for visit in batch):
+        assert 0.8 * 1500 <= height <= 1500 and 0.8 * 2000 <= width <= 2000
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 def test_whole_photos_come_once_and_share_a_batch_with_their_size_alone(photos, batch_size):
     batches = WholePhotoBatches(photos, batch_size)

@@ -26,6 +26,14 @@ def test_within_the_model_is_its_own_start_and_afterwards_as_it_was():
     assert any(trained.values()) and not all(trained.values())
 
 
+def test_a_part_of_an_adapter_that_is_frozen_stays_frozen():
+    model, _ = adapted()
+    frozen = [parameter.requires_grad_(False) for name, parameter in model.named_parameters() if name.startswith("0.lora")]
+    with without_adapters(model):
+        pass
+    assert frozen and not any(parameter.requires_grad for parameter in frozen)
+
+
 def test_a_model_without_an_adapter_has_no_reference():
     with pytest.raises(ValueError, match="Linear has no adapter"), without_adapters(nn.Linear(2, 2)):
         pass

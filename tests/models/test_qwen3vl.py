@@ -308,6 +308,23 @@ def test_gradient_checkpointing_changes_no_gradient():
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
+def test_gradient_checkpointing_counts_for_a_checkpoint_too(tmp_path):
+    tiny().save(tmp_path)
+    reasoner = Qwen3VLReasoner(checkpoint=str(tmp_path), gradient_checkpointing=True)
+    runs = []
+    layer = reasoner.model.model.language_model.layers[0]
+    layer.self_attn.register_forward_hook(lambda *_: runs.append(1))
+    reasoner.loss(photos(2), TRUTH[:2]).backward()
+    assert len(runs) == 2, "once forward, once more on the way back"
+
+
+def test_where_no_answer_is_written_only_what_looks_is_trained():
+    reasoner = tiny(answer_weight=0.0, probe_weight=1.0)
+    reasoner.loss(photos(2), TRUTH[:2]).backward()
+    for name, parameter in reasoner.named_parameters():
+        assert parameter.requires_grad == (parameter.grad is not None), name
+
+
 def test_saves_and_reloads_the_same(learned, tmp_path):
     reasoner, images = learned[0], photos(3)
     reasoner.save(tmp_path)

@@ -139,6 +139,25 @@ def test_what_is_no_validation_of_this_run_does_not_count(tmp_path, data, says, 
     assert (again.best, again.best_step) == (20.6, 3)
 
 
+def test_in_another_folder_a_run_looks_for_the_best_anew(tmp_path, data, says):
+    figures = (20.0, 20.6, 20.5, 20.4, 20.3, 20.2, 20.1)
+    says(*figures)
+    fitted(tmp_path / "run", data, patience=9)
+    says(*figures[4:])
+    *_, resumed = fitted(tmp_path / "elsewhere", data, tmp_path / "run_3" / "checkpoints" / "last.ckpt", patience=9)
+    assert is_left(tmp_path / "elsewhere", resumed[4])
+
+
+def test_by_another_figure_a_run_looks_for_the_best_anew(tmp_path, data, says):
+    says(20.0, 20.6, 20.5, 20.4, 20.3, 20.2, 20.1)
+    fitted(tmp_path / "run", data, patience=9)
+    file = tmp_path / "run_3" / "weights" / FILE
+    file.write_text(file.read_text().replace("scripted", "psnr"))  # as if the run had gone by another one
+    says(0.4, 0.5, 0.6)
+    trainer, again, _ = fitted(tmp_path / "run_3", data, tmp_path / "run_3" / "checkpoints" / "last.ckpt", patience=9)
+    assert (again.best, again.best_step, trainer.global_step) == (0.6, 6, 6)
+
+
 def test_a_run_that_is_through_leaves_what_it_left(tmp_path, data, says):
     says(20.0, 20.6, 20.5, 20.4, 20.3, 20.2, 20.1)
     *_, averages = fitted(tmp_path / "run", data, patience=9)

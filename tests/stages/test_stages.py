@@ -1,5 +1,6 @@
 """Each stage trains, leaves weights that the next one starts from, and evaluates the same way twice."""
 
+import copy
 import csv
 import dataclasses
 import re
@@ -189,6 +190,24 @@ def test_predict_writes_a_photo_and_a_name_for_each(tmp_path):
     tiny_trainer(tmp_path).predict(RestorerSFT(tiny_restorer(), None), tiny_data(eval_batch_size=1))
     written = sorted(p.name for p in (tmp_path / "predictions").iterdir())
     assert written == ["camera.png", "motorcycle_left.png"]
+
+
+def test_diagnoses_of_nobody_are_refused():
+    with pytest.raises(ValueError, match=r"conditioning.predicted is 0.5, but there is no reasoner"):
+        RestorerSFT(tiny_restorer(), None, Conditioning(predicted=0.5))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_weights_of_too_few_digits_are_warned_of(dtype, tmp_path, recwarn):
+    stage = tiny_stage("restorer_sft")
+    stage.restorer.network.head.to(dtype)
+    tiny_trainer(tmp_path, steps=0).fit(stage, tiny_data())
+    assert any("trained in torch.bfloat16" in str(each.message) for each in recwarn) == (dtype == torch.bfloat16)
+
+
+def test_a_moving_average_keeps_the_one_frozen_reasoner():
+    stage = tiny_stage("restorer_sft")
+    assert copy.deepcopy(stage).judge is stage.judge
 
 
 def test_a_group_of_one_is_refused():

@@ -82,6 +82,13 @@ def test_bad_results_are_named_photo_by_photo(script, said, external, photos):
         restore(external(script), photos)
 
 
+def test_several_processes_would_write_over_each_other(external, photos, monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(CommandError, match=r"is for one process: --trainer\.devices 1"):
+        restore(external(WORKS), photos)
+
+
 def test_a_command_that_hangs_is_ended_with_its_children(external, photos, tmp_path):
     start = time.monotonic()
     with pytest.raises(CommandError, match="did not end within 2 seconds"):
