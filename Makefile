@@ -11,7 +11,7 @@ TEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2
 .PHONY: help setup demo test test-slow test-all faults fuzz parity test-8bit lint fit baselines ablations results notebooks bench clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(READY)  ## a virtual environment with rnr and all it needs
 
@@ -20,7 +20,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,scale]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,scale]' --config-settings editable_mode=compat
 	touch $@
 
 demo: $(READY)  ## degrade, diagnose and restore a photo that ships along

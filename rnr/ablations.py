@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("-o", "--output", type=Path, help="folder (runs/OVERLAYS)")
     parser.add_argument("--configs", type=Path, default=Path("lightning_configs"), help="folder (lightning_configs)")
     parser.add_argument("--overlays", default="ablations", help="whose rows, a folder therein (ablations: Table 3)")
-    parser.add_argument("--sft-steps", type=int, default=40, help="steps of stage 2 a row (default 40: a quick look)")
+    parser.add_argument("--sft-steps", type=at_least_one, default=40, help="steps of stage 2 a row (default 40: a look)")
     parser.add_argument("--grpo-steps", type=int, default=4, help="steps of stage 3 a row (default 4; 0: none)")
     parser.add_argument("--jobs", type=at_least_one, default=1, metavar="N", help="rows at a time (default 1)")
     args, options = parser.parse_known_args(argv)

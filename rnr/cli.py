@@ -53,7 +53,18 @@ another program wants a core, threads that ask keep those waiting that work."""
 
 
 def main() -> None:
-    """Entry point. Exit status: 0; 1 if a photo or a run failed; 2 if the command line is wrong."""
+    """Entry point. Exit status: 0; 1 if a photo or a run failed; 2 if the command line is wrong; 130 for Ctrl-C."""
+    try:
+        _run()
+    except KeyboardInterrupt:
+        print("rnr: interrupted; what was finished is whole", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # whoever read what is printed has seen enough; nor must the interpreter's last flush fail
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _run() -> None:
     name, *rest = sys.argv[1:] or ["--help"]
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))  # read as torch is imported

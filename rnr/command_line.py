@@ -101,6 +101,8 @@ class Failures:
         little memory for it (RuntimeError), or that a model does not take it (ValueError)."""
         try:
             yield
+        except BrokenPipeError:
+            raise
         except PhotoError as error:
             self.tell(error)
         except (OSError, RuntimeError, ValueError) as error:

@@ -29,7 +29,7 @@ def each(paths: Sequence[Path], one: Callable[[Photo, Tensor, Path], None], outp
         except (OSError, ValueError) as error:
             failures.tell(error)
             return 2
-    found = [photo for path in paths for photo in _photos_of(path, output)]
+    found = _once([photo for path in paths for photo in _photos_of(path, output)])
     for photo in track(found, description="", disable=len(found) < 2 or not sys.stderr.isatty()):
         with failures.passing_over(photo):
             if isinstance(photo, PhotoError):
@@ -40,6 +40,8 @@ def each(paths: Sequence[Path], one: Callable[[Photo, Tensor, Path], None], outp
                 one(photo, image, folder)
                 continue
             folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                print(f"{folder}: replaces what was made there before", file=sys.stderr, flush=True)
             try:
                 one(photo, image, folder)
             except BaseException:
@@ -51,6 +53,14 @@ def each(paths: Sequence[Path], one: Callable[[Photo, Tensor, Path], None], outp
         with suppress(OSError):  # it is not empty
             output.rmdir()
     return 1 if failures.count else 0
+
+
+def _once(found: Sequence[Photo | PhotoError]) -> list[Photo | PhotoError]:
+    """No file twice."""
+    once: dict[object, Photo | PhotoError] = {}
+    for photo in found:
+        once.setdefault(photo if isinstance(photo, PhotoError) else photo.path.resolve(), photo)
+    return list(once.values())
 
 
 def _names_of_sources(output: Path, paths: Sequence[Path]) -> set[str]:

@@ -78,13 +78,35 @@ class Run:
         if (lacking := self.lacking()) is not None:
             return lacking
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / STAMP).unlink(missing_ok=True)
-        if self.command == "fit":  # those of another configuration would pass for this one's
-            shutil.rmtree(weights_of(self.folder), ignore_errors=True)
-        if (fault := launched(self.arguments, self.log, env)) is not None:
-            return fault
-        write_whole(json.dumps(self._fingerprint(), indent=2) + "\n", self.folder / STAMP)
+        with self._replacing():
+            if (fault := launched(self.arguments, self.log, env)) is not None:
+                return fault
+            write_whole(json.dumps(self._fingerprint(), indent=2) + "\n", self.folder / STAMP)
         return None
+
+    @contextmanager
+    def _replacing(self) -> Iterator[None]:
+        """An earlier run's stamp and weights, which would pass for those of this one, are out of the way within. They are
+        gone afterwards if this one has come to have its own, and back in their place if not: an option may be mistyped."""
+        kept, stamp, weights = self.folder / "replaced", self.folder / STAMP, weights_of(self.folder)
+        if self.command == "fit":
+            if kept.is_dir() and not stamp.is_file():  # this was cut off in what follows
+                _put_back(kept, self.folder)
+            if stamp.is_file():
+                print(f"{self.folder}: replaces a run of another command, configuration or weights", file=sys.stderr)
+            shutil.rmtree(kept, ignore_errors=True)
+            kept.mkdir()
+            for part in (stamp, weights):
+                if part.exists():
+                    part.replace(kept / part.name)
+        else:
+            stamp.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            if self.command == "fit" and not weights.exists():
+                _put_back(kept, self.folder)
+            shutil.rmtree(kept, ignore_errors=True)
 
     def _named(self, key: str) -> list[str | list[str]]:
         """All that configurations and options name as ``key``. What is no YAML, or no name, names nothing: a run says so."""
@@ -239,6 +261,12 @@ def _state(name: str) -> list[list[str | int]]:
         return []
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return [[str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+
+
+def _put_back(kept: Path, folder: Path) -> None:
+    for part in kept.iterdir():
+        if not (folder / part.name).exists():
+            part.replace(folder / part.name)
 
 
 def _is_name(value: Any) -> bool:

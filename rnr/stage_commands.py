@@ -81,10 +81,18 @@ class StageCLI(LightningCLI):
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=start, weights_only=weights_only)
             except UnpicklingError as error:
                 raise CheckpointError(f"{start}: holds more than data, and could run code if it was loaded") from error
+            if self.trainer.is_global_zero and weights_of(folder).is_dir():
+                print(f"weights: {weights_of(folder)}")
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """A checkpoint is data: one that would run code is refused, unless ``--weights_only false`` asks for it."""
+        """A checkpoint is data: one that would run code is refused, unless ``--weights_only false`` asks for it. Raises
+        ``CheckpointError`` for an evaluation of the ``last`` one where there is none; Lightning would go on without."""
         given = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand != "fit" and given.get("ckpt_path") == "last":
+            folder = Path(self.trainer.default_root_dir)
+            given["ckpt_path"] = resumed_from("last", folder)
+            if given["ckpt_path"] is None:
+                raise CheckpointError(f"{folder / CHECKPOINTS}: no checkpoint is there to {subcommand}")
         return {**given, "weights_only": given["weights_only"] is not False}
 
     def instantiate_classes(self) -> None:
@@ -121,6 +129,8 @@ def run(args: Sequence[str]) -> Stage:
     if (fault := _no_yaml(options)) is not None:
         print(f"error: {fault}", file=sys.stderr)
         sys.exit(2)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # for classes of one's own, named by their path
     sys.argv[1:] = [command, *options]  # LightningCLI warns of arguments that are given in another way
     # A fit ends after its step (KeepCheckpoint); the others at once, with what they have begun.
     try:

@@ -1,5 +1,6 @@
 """Every configuration in the repository parses and validates against the code that it configures."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,25 @@ def test_weights_of_another_stage_are_refused(capsys, monkeypatch):
         run(["fit", f"--config={CONFIGS / 'grpo.yaml'}", wrong])
     assert stop.value.code.startswith("error: ") and "\n" not in stop.value.code
     assert "holds weights of qwen3_vl, not of a compact restorer" in stop.value.code
+
+
+@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+def test_the_last_checkpoint_of_no_run_cannot_be_evaluated(command, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["rnr"])
+    with pytest.raises(SystemExit, match=rf"error: {tmp_path}/checkpoints: no checkpoint is there to {command}"):
+        run([command, f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=last"])
+
+
+def test_a_class_of_ones_own_is_found_in_the_current_folder(tmp_path, capsys, monkeypatch):
+    (tmp_path / "mine_alone.py").write_text("from rnr.models.identity import Identity\n\n\nclass Mine(Identity):\n    pass\n")
+    (tmp_path / "mine.yaml").write_text(
+        "model: {class_path: rnr.stages.RestorerSFT, init_args: {restorer: {class_path: mine_alone.Mine}, reasoner: null}}\n"
+        "trainer: {use_distributed_sampler: false, limit_test_batches: 1, devices: 1}"
+    )
+    monkeypatch.setattr("sys.argv", ["rnr"])
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path])
+    monkeypatch.chdir(tmp_path)
+    assert type(run(["test", "--config=mine.yaml"]).restorer).__name__ == "Mine"
 
 
 def leaves(node, path=()):

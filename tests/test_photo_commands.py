@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from rnr import photo_commands
+from rnr.cli import main
 from rnr.data.photos import shipped_photos
 from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, Shake, files, parse
 from rnr.diagnosis.examination import Examination
@@ -70,7 +71,9 @@ def test_degrade_tells_what_cannot_be_had_as_asked_for(photo, tmp_path, capsys):
     assert "fog" not in line and "severity" not in line
     files.save(Diagnosis(noise=Noise(1, 0, 0)), tmp_path / "given.json")
     photo_commands.degrade([str(photo), "-o", str(tmp_path / "out"), "--diagnosis", str(tmp_path / "given.json")])
-    assert capsys.readouterr().err == f"{photo}: not exactly as asked for: no noise to be seen\n"
+    replaced, line = capsys.readouterr().err.splitlines()
+    assert replaced == f"{tmp_path / 'out' / 'cup'}: replaces what was made there before"
+    assert line == f"{photo}: not exactly as asked for: no noise to be seen"
 
 
 def test_diagnose_prints_text_that_parses_and_how_sure_it_is(photo, capsys):
@@ -97,10 +100,19 @@ def test_diagnose_says_how_sure_in_words_that_fit_the_numbers(photo, capsys, mon
     ]
 
 
+def test_what_diagnose_prints_as_json_of_a_photo_is_a_diagnosis_to_restore_by(photo, tmp_path, capsys):
+    photo_commands.diagnose([str(photo), "--json"])
+    (tmp_path / "my.json").write_text(capsys.readouterr().out)
+    assert photo_commands.restore([str(photo), "-o", str(tmp_path / "out"), "--diagnosis", str(tmp_path / "my.json")]) == 0
+    assert files.load(tmp_path / "out" / "cup" / "diagnosis.json") == files.load(tmp_path / "my.json")
+
+
 def test_diagnose_json_is_one_list_with_the_documented_keys(photo, capsys):
-    assert photo_commands.diagnose([str(photo), str(photo), "--json"]) == 0
+    other = photo.with_name("other.png")
+    other.write_bytes(photo.read_bytes())
+    assert photo_commands.diagnose([str(photo), str(other), str(photo), "--json"]) == 0
     answers = json.loads(capsys.readouterr().out)
-    assert [a["photo"] for a in answers] == [str(photo)] * 2
+    assert [a["photo"] for a in answers] == [str(photo), str(other)], "no file twice"
     assert set(answers[0]) == {"photo", "diagnosis", "examination"}
     assert set(answers[0]["diagnosis"]) == {*KINDS, "scene"}
     told, examined = files.from_dict(answers[0]["diagnosis"]), answers[0]["examination"]
@@ -147,7 +159,8 @@ def test_what_was_restored_into_the_folder_of_photos_is_no_photo_the_next_time(p
         assert photo_commands.restore([str(photo.parent), "-o", str(photo.parent / "out")]) == 0
     assert [path.name for path in (photo.parent / "out").iterdir()] == ["cup"]
     assert photo_commands.restore([str(photo.parent), "-o", str(photo.parent)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    replaced, line = capsys.readouterr().err.splitlines()
+    assert replaced == f"{photo.parent / 'out' / 'cup'}: replaces what was made there before"
     assert line.startswith(f"error: {photo.parent}: is the folder of photos; name another one")
 
 
@@ -342,6 +355,27 @@ def test_threads_of_openmp_soon_sleep_unless_the_user_has_it_otherwise(given, sp
     env = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     said = subprocess.run([sys.executable, "-c", code], env=env | given, capture_output=True, text=True)
     assert said.stdout.splitlines()[-1] == f"{spins} False", "set before torch reads it"
+
+
+def test_ctrl_c_is_one_line(monkeypatch, capsys):
+    def interrupted(rest):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(photo_commands, "diagnose", interrupted)
+    monkeypatch.setattr(sys, "argv", ["rnr", "diagnose"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "rnr: interrupted; what was finished is whole\n"
+
+
+def test_who_has_read_enough_ends_the_command(photo):
+    command = [sys.executable, "-m", "rnr", "diagnose", str(photo.parent)]
+    for copy in range(3):
+        photo.with_name(f"{copy}.png").write_bytes(photo.read_bytes())
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert "Broken pipe" not in process.communicate()[1] and process.returncode == 1
 
 
 def test_an_unknown_command_is_refused():

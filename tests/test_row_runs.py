@@ -62,6 +62,28 @@ def test_what_is_done_is_not_done_again(run):
     assert run.log.read_text() == "fine\n"
 
 
+def test_a_mistyped_option_costs_no_trained_weights(run, capsys):
+    fit = dataclasses.replace(run, command="fit")
+    assert fit.once() is None
+    (fit.folder / "weights").mkdir()
+    (fit.folder / "weights" / "model.safetensors").write_text("trained for days")
+    Path("fail").touch()
+    assert dataclasses.replace(fit, options=("--data.limit_evil=1",)).once() is not None
+    assert "replaces a run of another command, configuration or weights" in capsys.readouterr().err
+    assert (fit.folder / "weights" / "model.safetensors").read_text() == "trained for days" and fit.done()
+    assert not (fit.folder / "replaced").exists()
+
+
+def test_what_a_run_that_was_cut_off_has_put_aside_comes_back(run):
+    fit = dataclasses.replace(run, command="fit")
+    assert fit.once() is None
+    (fit.folder / "replaced" / "weights").mkdir(parents=True)
+    (fit.folder / "done.json").replace(fit.folder / "replaced" / "done.json")
+    Path("fail").touch()
+    assert fit.once() is not None
+    assert fit.done() and (fit.folder / "weights").is_dir()
+
+
 @pytest.mark.parametrize("cause", ["configuration", "options", "weights", "a run that was cut off"])
 def test_it_is_done_again_when_its_cause_changes(cause, run):
     run.once()

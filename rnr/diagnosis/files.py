@@ -46,9 +46,15 @@ def save(diagnosis: Diagnosis, path: Path) -> None:
 
 
 def load(path: Path) -> Diagnosis:
-    """Reads one diagnosis. ``ValueError`` names the file and what is wrong with it; ``OSError`` if it cannot be read."""
+    """Reads one diagnosis, also what ``rnr diagnose --json`` prints of one photo. ``ValueError`` names the file and what is
+    wrong with it; ``OSError`` if it cannot be read."""
     try:
-        return from_dict(json.loads(path.read_text(encoding="utf-8")))
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(data, list) and data and all(isinstance(each, dict) and "diagnosis" in each for each in data):
+            if len(data) != 1:
+                raise ValueError(f"holds the diagnoses of {len(data)} photos; one is wanted")
+            data = data[0]["diagnosis"]
+        return from_dict(data)
     except (ValueError, RecursionError) as error:  # ValueError: also malformed JSON and text that is not UTF-8
         raise ValueError(f"{path}: {error}") from error
 

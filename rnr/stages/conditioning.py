@@ -43,8 +43,9 @@ class Conditioning:
         for name in ("predicted", "none", "drop", "withhold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"conditioning.{name} must lie within [0, 1], got {getattr(self, name):g}")
-        if not 0 <= self.doubt < math.inf:
-            raise ValueError(f"conditioning.doubt must be a finite number from 0 on, got {self.doubt:g}")
+        for name in ("jitter", "doubt"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"conditioning.{name} must be a finite number from 0 on, got {getattr(self, name):g}")
 
     def train(
         self, batch: DegradedBatch, reasoner: Reasoner | None, generator: torch.Generator

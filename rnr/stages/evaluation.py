@@ -203,7 +203,7 @@ def show(title: str, rows: Rows) -> None:
     """Prints ``rows`` as a table."""
     table = Table(title=title, title_justify="left")
     for name in rows[0]:
-        table.add_column(name, justify="left" if name == "" else "right")
+        table.add_column(name, justify="left" if name == "" else "right", no_wrap=name == "", overflow="fold")
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     Console(width=110).print(table)

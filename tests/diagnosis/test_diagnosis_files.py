@@ -58,6 +58,7 @@ def test_integers_are_fine():
             (CLEAN | {"fog": FOG | {"chance": chance}}, "fog.chance must be a number within (0, 1], got")
             for chance in (0, 1.1, "0.5", True, [], float("nan"))
         ),
+        ([{"photo": "a.png", "diagnosis": CLEAN}] * 2, "holds the diagnoses of 2 photos; one is wanted"),
         (CLEAN | {"scene": 7}, "scene must be text or None, got 7"),
         (CLEAN | {"scene": ""}, "scene must be text or None, got ''"),
         (CLEAN | {"scene": "word " * 31}, "at most 30 words, got 31"),
