@@ -3,6 +3,7 @@
 import os
 import sys
 from importlib import import_module
+from importlib.metadata import version
 
 STAGE_COMMANDS = {
     "fit": "train a stage: rnr fit --config lightning_configs/reasoner_sft.yaml",
@@ -71,6 +72,8 @@ def _run() -> None:
     # Imported only when called for: torch and its kin take seconds.
     if name in ("-h", "--help"):
         print(_help())
+    elif name == "--version":
+        print(f"rnr {version('rnr')}")
     elif name in STAGE_COMMANDS:
         from rnr import stage_commands
 

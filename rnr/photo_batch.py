@@ -13,7 +13,7 @@ from rich.progress import track
 from torch import Tensor
 
 from rnr.command_line import Failures, find_all
-from rnr.data.photos import Photo, PhotoError, open_photo
+from rnr.data.photos import Photo, PhotoError, open_photo, passed_over
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -29,6 +29,10 @@ def each(paths: Sequence[Path], one: Callable[[Photo, Tensor, Path], None], outp
         except (OSError, ValueError) as error:
             failures.tell(error)
             return 2
+    for folder in filter(Path.is_dir, paths):
+        if left := passed_over(folder):
+            formats = ", ".join(sorted({path.suffix.lower() for path in left}))
+            print(f"{folder}: {len(left)} photos are passed over, of formats that are not read ({formats})", file=sys.stderr)
     found = _once([photo for path in paths for photo in _photos_of(path, output)])
     for photo in track(found, description="", disable=len(found) < 2 or not sys.stderr.isatty()):
         with failures.passing_over(photo):

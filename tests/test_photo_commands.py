@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -152,6 +153,14 @@ def test_where_a_photo_went_is_told(photo, tmp_path, capsys):
     assert sorted(told) == [str(photo), str(tmp_path / "in" / "more" / "cup.png")]
     for source, folder in told.items():
         assert pixels(f"{folder}/restored.png").shape == pixels(source).shape
+
+
+def test_photos_of_formats_that_are_not_read_are_told_of(photo, tmp_path, capsys):
+    for name in ("a.HEIC", "b.gif", "c.gif", "notes.txt"):
+        photo.with_name(name).write_bytes(b"")
+    assert photo_commands.restore([str(photo.parent), "-o", str(tmp_path / "out")]) == 0
+    said = "3 photos are passed over, of formats that are not read (.gif, .heic)"
+    assert capsys.readouterr().err == f"{photo.parent}: {said}\n"
 
 
 def test_what_was_restored_into_the_folder_of_photos_is_no_photo_the_next_time(photo, tmp_path, capsys):
@@ -376,6 +385,12 @@ def test_who_has_read_enough_ends_the_command(photo):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()
     assert "Broken pipe" not in process.communicate()[1] and process.returncode == 1
+
+
+def test_the_version_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["rnr", "--version"])
+    main()
+    assert capsys.readouterr().out == f"rnr {version('rnr')}\n"
 
 
 def test_an_unknown_command_is_refused():

@@ -20,7 +20,11 @@ DEPTH_SUFFIXES = (".png", ".npy", ".npz", ".mat")
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What may be in a photo's file, whatever its name says. Pillow knows more: it would run Ghostscript on some."""
 
-MAX_PIXELS = 50_000_000
+MAX_PIXELS = 51_000_000
+"""What is sold as 50 megapixels has a little more."""
+
+OTHER_FORMATS = (".avif", ".arw", ".cr2", ".cr3", ".dng", ".gif", ".heic", ".heif", ".jxl", ".nef", ".orf", ".raf", ".rw2")
+"""Photos too, by their suffix, which are not read."""
 
 
 class PhotoError(ValueError):
@@ -88,7 +92,7 @@ def open_photo(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
     except IsADirectoryError:
         raise PhotoError(f"{path}: is a folder, not a photo") from None
     except Image.UnidentifiedImageError:
-        raise PhotoError(f"{path}: not an image that can be read") from None
+        raise PhotoError(f"{path}: not an image that can be read ({', '.join(FORMATS)} can)") from None
     # Pillow raises SyntaxError, struct.error, EOFError and others for broken files, depending on the format.
     except Exception as error:
         raise PhotoError(f"{path}: cannot be read as a photo ({error or type(error).__name__})") from error
@@ -191,6 +195,11 @@ def find_photos(root: str | os.PathLike) -> list[Photo]:
         Photo(path, path.relative_to(root).as_posix(), _depth_of(path, root), scenes.get(path.resolve()))
         for path in paths
     ]
+
+
+def passed_over(root: Path) -> list[Path]:
+    """Photos under the folder ``root`` of formats that are not read."""
+    return sorted(path for path in root.rglob("*") if path.suffix.lower() in OTHER_FORMATS and path.is_file())
 
 
 def photo_at(path: Path) -> Photo:
