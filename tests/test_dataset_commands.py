@@ -130,7 +130,7 @@ def test_a_photo_that_cannot_be_used_costs_one_line(photos, tmp_path, capsys):
     (photos / "001.png").write_bytes(b"broken")
     assert dataset(["build", str(photos), "-o", str(tmp_path / "set"), "--workers", "0", "--looks", "2"]) == 1
     said = capsys.readouterr()
-    assert said.err == f"error: {photos / '001.png'}: not an image that can be read\n"
+    assert said.err == f"error: {photos / '001.png'}: not an image that can be read (BMP, JPEG, PNG, PPM, TIFF, WEBP can)\n"
     assert "4 of 6 samples of 3 photos" in said.out
 
 

@@ -65,7 +65,7 @@ def test_a_bad_photo_costs_one_line(photos, tmp_path, capsys):
     assert files(out) == ["1.png", "a/2.png"]
     assert captured.err.splitlines() == [
         f"error: {photos / '1.png'}: its depth would be that of {photos / '1.jpg'}, {out / '1.png'}; give them other names",
-        f"error: {photos / 'a/1.png'}: not an image that can be read",
+        f"error: {photos / 'a/1.png'}: not an image that can be read (BMP, JPEG, PNG, PPM, TIFF, WEBP can)",
         f"error: {tmp_path / 'nowhere'}: no such file",
     ]
     assert captured.out == f"{out}: depth of 2 of 5 photos\n"
