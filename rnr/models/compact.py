@@ -128,7 +128,10 @@ class CompactRestorer(TrainableRestorer):
 
         A photo of which the diagnosis says that nothing is wrong with it stays as it is. None says nothing. The smaller the
         change of a photo, the less of it is made: next to nothing of one that is hardly more than :data:`OWN_ERROR`.
+        ``ValueError`` for weights of fewer digits than float32 has, for which there is no Fourier transform.
         """
+        if (dtype := self.network.head.weight.dtype).itemsize < 4:
+            raise ValueError(f"the restorer's weights must be float32, got {dtype}; --trainer.precision bf16-mixed does")
         ill = [diagnosis is None or any(diagnosis[kind] is not None for kind in KINDS) for diagnosis in diagnoses]
         if not any(ill) and not torch.is_grad_enabled():
             return images

@@ -310,3 +310,9 @@ def test_statistics_of_a_plain_photo(size):
     assert found[1].abs().max() < 1e-4
     for row in (0, 2, 3, 4):
         assert found[row].tolist() == pytest.approx([0.2, 0.4, 0.6], abs=1e-5)
+
+
+def test_weights_of_too_few_digits_are_refused():
+    restorer = CompactRestorer(size=SIZE).bfloat16()
+    with pytest.raises(ValueError, match=r"must be float32, got torch\.bfloat16; --trainer\.precision bf16-mixed does"):
+        restorer(images(1, 12, 16), [None])
