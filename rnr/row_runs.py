@@ -91,7 +91,7 @@ class Run:
         kept, stamp, weights = self.folder / "replaced", self.folder / STAMP, weights_of(self.folder)
         if self.command == "fit":
             if kept.is_dir() and not stamp.is_file():  # this was cut off in what follows
-                _put_back(kept, self.folder)
+                self._put_back(kept)
             if stamp.is_file():
                 print(f"{self.folder}: replaces a run of another command, configuration or weights", file=sys.stderr)
             shutil.rmtree(kept, ignore_errors=True)
@@ -105,8 +105,14 @@ class Run:
             yield
         finally:
             if self.command == "fit" and not weights.exists():
-                _put_back(kept, self.folder)
+                self._put_back(kept)
             shutil.rmtree(kept, ignore_errors=True)
+
+    def _put_back(self, kept: Path) -> None:
+        """A stamp never comes to stand beside weights that are not its own."""
+        shutil.rmtree(weights_of(self.folder), ignore_errors=True)
+        for part in kept.iterdir():
+            part.replace(self.folder / part.name)
 
     def _named(self, key: str) -> list[str | list[str]]:
         """All that configurations and options name as ``key``. What is no YAML, or no name, names nothing: a run says so."""
@@ -261,12 +267,6 @@ def _state(name: str) -> list[list[str | int]]:
         return []
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return [[str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-
-
-def _put_back(kept: Path, folder: Path) -> None:
-    for part in kept.iterdir():
-        if not (folder / part.name).exists():
-            part.replace(folder / part.name)
 
 
 def _is_name(value: Any) -> bool:

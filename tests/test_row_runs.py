@@ -78,10 +78,13 @@ def test_what_a_run_that_was_cut_off_has_put_aside_comes_back(run):
     fit = dataclasses.replace(run, command="fit")
     assert fit.once() is None
     (fit.folder / "replaced" / "weights").mkdir(parents=True)
+    (fit.folder / "replaced" / "weights" / "model.safetensors").write_text("its own")
     (fit.folder / "done.json").replace(fit.folder / "replaced" / "done.json")
+    (fit.folder / "weights").mkdir()
+    (fit.folder / "weights" / "model.safetensors").write_text("of what was cut off")
     Path("fail").touch()
-    assert fit.once() is not None
-    assert fit.done() and (fit.folder / "weights").is_dir()
+    assert dataclasses.replace(fit, options=("--data.limit_eval=2",)).once() is not None
+    assert fit.done() and (fit.folder / "weights" / "model.safetensors").read_text() == "its own"
 
 
 @pytest.mark.parametrize("cause", ["configuration", "options", "weights", "a run that was cut off"])

@@ -17,7 +17,7 @@ Crop = int | Literal["whole"]
 """The side of a square in pixels, or photos nearly whole."""
 
 LEAST = 0.8  # of a photo's height, and of its width, that is shown of one nearly whole
-LARGEST = 768  # pixels
+LARGEST = 768  # pixels of the longer side of one shown nearly whole, unless it can only be cut
 
 
 class Visit(NamedTuple):

@@ -126,7 +126,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         if gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.base = str(checkpoint)
-        self.lora = self._choose_trainable(train_vision, train_merger, train_language and answer_weight > 0, lora_rank)
+        self.lora = self._choose_trainable(train_vision, train_merger, train_language, lora_rank)
 
     def loss(self, images: Tensor, diagnoses: Sequence[Diagnosis]) -> Tensor:
         """See :meth:`Reasoner.loss`; the mean is weighted, and the probes' losses added. One diagnosis a photo."""
@@ -322,11 +322,12 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
     def _choose_trainable(
         self, vision: bool, merger: bool, language: bool, lora_rank: int | None
     ) -> LoraConfig | None:
+        written = self.answer_weight > 0  # else the language model is not run, nor what is made for it alone
         parts = (
             ("model.visual.patch_embed.", "model.visual.pos_embed.", "model.visual.blocks.") * vision
             + ("model.visual.merger.",) * merger
-            + ("model.visual.deepstack_merger_list.",) * (merger and self.answer_weight > 0)  # for the language model alone
-            + ("model.language_model.", "lm_head.") * language
+            + ("model.visual.deepstack_merger_list.",) * (merger and written)
+            + ("model.language_model.", "lm_head.") * (language and written)
         )
         if lora_rank is None:
             train_only(self.model, parts)

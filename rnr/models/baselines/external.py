@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rnr.data.batches import rank_and_world
 from rnr.data.photos import SUFFIXES, PhotoError, open_photo, save_photo
 from rnr.diagnosis import Diagnosis
 from rnr.models.interfaces import Restorer
@@ -75,7 +76,7 @@ class External(Restorer):
     def restore(self, images: Tensor, diagnoses: Sequence[Diagnosis | None], seeds: Sequence[int]) -> Tensor:
         """As the interface says; neither ``diagnoses`` nor ``seeds`` reach the command. Raises :class:`CommandError`, also
         where several processes evaluate: their commands would run in one folder and write over each other's results."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        if rank_and_world()[1] > 1:
             raise CommandError(f"{self.command[0]!r} is for one process: --trainer.devices 1")
         shown = padded(images.detach().float().cpu(), self.multiple).mul(255).round().clamp(0, 255).to(torch.uint8)
         place = self.folder / self._key(shown)

@@ -85,6 +85,7 @@ def test_bad_results_are_named_photo_by_photo(script, said, external, photos):
 def test_several_processes_would_write_over_each_other(external, photos, monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
     with pytest.raises(CommandError, match=r"is for one process: --trainer\.devices 1"):
         restore(external(WORKS), photos)
 
