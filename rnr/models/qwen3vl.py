@@ -18,7 +18,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 from transformers import Qwen2Tokenizer, Qwen3VLForConditionalGeneration
 
-from rnr.diagnosis import FIELDS, KINDS, Diagnosis, ParseFailure, parse, render
+from rnr.diagnosis import FIELDS, KINDS, Diagnosis, ParseFailure, afar, parse, render
 from rnr.diagnosis.consensus import consensus, mirrored
 from rnr.diagnosis.examination import Examination
 from rnr.diagnosis.prompt import SHORT
@@ -36,11 +36,12 @@ from rnr.models.reasoner_settings import ReasonerSettings
 from rnr.models.small_reasoner import SmallReasoner
 from rnr.models.tokenizer import END_OF_TURN, IMAGE, train_tokenizer, vocabulary
 from rnr.models.view_attention import ViewAttention
-from rnr.models.views import Views, is_mirrored, look
+from rnr.models.views import Views, is_mirrored, look, shrunk
 from rnr.models.weights import check, locate
 
 SCORES = FIELDS[:2]
 """What severities are read off."""
+
 
 
 class Qwen3VLReasoner(ExactBuffers, Reasoner):
@@ -58,6 +59,8 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
     looks: how often it looks at a photo that it examines (:func:`rnr.models.views.look`). More than once, what it says is the
         :func:`~rnr.diagnosis.consensus.consensus`. ``severities`` are those of one look, and its own training
         is of one. None takes the checkpoint's own, 1 unless it says otherwise.
+    afar: whether it looks again, at smaller copies (:mod:`rnr.diagnosis.afar`), where it finds no shake. None takes the
+        checkpoint's own, no unless it says otherwise.
     score_weight, scene_weight: weight in the loss of a token of the presence and severity lines, and of the scene line,
         against 1 for the parameters.
     answer_weight, probe_weight: weights in the loss of the answer's text, and of two auxiliary :class:`Probe`, for
@@ -78,6 +81,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         prompt: str | None = None,
         fields: list[str] | None = None,
         looks: int | None = None,
+        afar: bool | None = None,
         score_weight: float = 1.0,
         scene_weight: float = 1.0,
         answer_weight: float = 1.0,
@@ -92,7 +96,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         self.calibration = Calibration()
         if checkpoint is None:
             self.views, self.prompt, self.fields = views or Views(chart=True), prompt or SHORT, fields or FIELDS
-            self.looks = 1 if looks is None else looks
+            self.looks, self.afar = (1 if looks is None else looks), bool(afar)
             self.tokenizer = train_tokenizer(vocabulary(scenes), small.vocab_size)
             if self.views.size is None:
                 raise ValueError("a new compact model needs views of a fixed size, got size None")
@@ -105,6 +109,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             self.fields = fields or settings.fields
             self.calibration = settings.calibration
             self.looks = settings.looks if looks is None else looks
+            self.afar = settings.afar if afar is None else afar
             self.tokenizer = Qwen2Tokenizer.from_pretrained(checkpoint)
             self.model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, use_safetensors=True)
             self.model.train()  # as a new one is: only then gradient checkpointing counts
@@ -166,7 +171,29 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
     ) -> list[Examination | ParseFailure]:
         """See :meth:`Reasoner.examine`. Words are greedy, numbers the expectation over what their digits might have been;
         written in the form of a diagnosis, and no further than the last line that ``fields`` ask for. ``calibration`` says
-        how sure it is, and changes nothing that is said. Of ``looks`` at a photo those count whose answers parse."""
+        how sure it is, and changes nothing that is said. Of ``looks`` at a photo those count whose answers parse; where they
+        find no shake, and it is to look from ``afar``, smaller copies are asked for it."""
+        found = self._examined(images, fields, lean)
+        if self.afar and min(images.shape[-2:]) >= afar.LEAST_SIDE:
+            unshaken = [row for row, seen in enumerate(found) if isinstance(seen, Examination) and not seen.diagnosis.shake]
+            far = self._shaken(images, afar.FAR, unshaken, lean)  # most show nothing there
+            for row, near in self._shaken(images, afar.NEAR, list(far), lean).items():
+                if afar.agree(near, far[row]):
+                    found[row] = afar.completed(found[row], near, fields)
+        return found
+
+    def _shaken(self, images: Tensor, times: int, rows: Sequence[int], lean: Tensor | None) -> dict[int, Examination]:
+        """Of these ``rows`` those whose copies with sides ``times`` shorter show shake."""
+        if not rows:
+            return {}
+        seen = self._examined(shrunk(images[rows], times), FIELDS[:3], None if lean is None else lean[rows])
+        found = zip(rows, seen, strict=True)
+        return {row: copy for row, copy in found if isinstance(copy, Examination) and copy.diagnosis.shake is not None}
+
+    def _examined(
+        self, images: Tensor, fields: Sequence[str], lean: Tensor | None
+    ) -> list[Examination | ParseFailure]:
+        """At their own size alone."""
         numbers = range(1, self.looks + 1) if self.looks > 1 else (0,)
         said = self.weigh(images, fields, lean, numbers)
         found: list[list[Examination]] = [[] for _ in images]
@@ -186,7 +213,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
     @torch.no_grad()
     def assess(self, images: Tensor) -> tuple[list[Examination | ParseFailure], Tensor]:
         """See :meth:`Reasoner.assess`. One look serves both, where no more are asked for."""
-        if self.looks > 1:
+        if self.looks > 1 or self.afar:
             return super().assess(images)
         with self._read(images) as question:
             readings = self._readings(question, [*SCORES, *self.fields])
@@ -279,7 +306,8 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         self.tokenizer.save_pretrained(directory)
         if self.lora is not None:
             save_adapter(self.model, self.lora, self.base, directory / "adapter")
-        ReasonerSettings(self.views, self.prompt, self.calibration, self.fields, self.looks).save(directory)
+        settings = (self.views, self.prompt, self.calibration, self.fields, self.looks, self.afar)
+        ReasonerSettings(*settings).save(directory)
 
     def _prompt(self, images: Tensor, looks: Sequence[int] = (0,)) -> dict[str, Tensor]:
         """What the model takes in before it answers, for all photos look by look: ids and their kinds (B, P), patches and

@@ -26,6 +26,7 @@ class ReasonerSettings:
     calibration: Calibration = Calibration()
     fields: Sequence[str] = FIELDS
     looks: int = 1
+    afar: bool = False
 
     @classmethod
     def of(cls, checkpoint: str) -> "ReasonerSettings":
@@ -40,6 +41,7 @@ class ReasonerSettings:
             Calibration(**saved.get("calibration", {})),
             tuple(saved.get("fields", FIELDS)),
             saved.get("looks", 1),
+            saved.get("afar", False),
         )
 
     def save(self, directory: Path) -> None:

@@ -72,6 +72,11 @@ class Views:
         return torch.stack([overview, *crops], dim=1)
 
 
+def shrunk(images: Tensor, times: int) -> Tensor:
+    """(B, 3, H / times, W / times): a copy with shorter sides. images: (B, 3, H, W) in [0, 1]."""
+    return _resize(images.float(), *(max(length // times, 1) for length in images.shape[-2:]), "bilinear")
+
+
 def look(images: Tensor, number: int) -> Tensor:
     """What is looked at of ``images`` (B, 3, H, W). Look 0: all of them. The others: without the rows and columns that reach
     a twelfth (:data:`MARGIN`) into the photo from one corner after the other, and every other one mirrored."""

@@ -11,6 +11,7 @@ from transformers import Qwen2Tokenizer, Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from rnr.diagnosis import FIELDS, KINDS, Diagnosis, Fog, Noise, ParseFailure, Rain, Shake, parse, render
+from rnr.diagnosis.afar import completed
 from rnr.diagnosis.consensus import consensus, mirrored
 from rnr.diagnosis.examination import Examination
 from rnr.diagnosis.prompt import FULL, SHORT
@@ -388,6 +389,60 @@ def test_a_look_that_makes_no_sense_does_not_count(learned, monkeypatch):
     monkeypatch.setattr(reasoner, "weigh", lambda *_: [failure, plain[1], failure, plain[3]])
     first, second = reasoner.examine(images)
     assert first is failure and isinstance(second, Examination)
+
+
+def shake(severity, direction=30.0):
+    return Shake(severity, direction, severity / 5, 0.3) if severity else None
+
+
+def seen(severity, direction=30.0, **others):
+    chances = dict.fromkeys(KINDS, 0.3) | ({"shake": 0.95} if severity else {})
+    return Examination(Diagnosis(shake=shake(severity, direction), **others), chances)
+
+
+def test_where_no_shake_is_found_smaller_copies_are_asked_for_it(learned, monkeypatch):
+    """Photos by what is seen of them, of their quarter, and of their half: shaken; never; in both copies; only in the
+    quarter; in both, in other directions; an answer that does not parse."""
+    reasoner, fog = learned[0], TRUTH[0].fog
+    shown = {
+        1: [seen(20), seen(0, fog=fog), seen(0, fog=fog), seen(0), seen(0), ParseFailure("?", "no form")],
+        4: [seen(9), seen(0), seen(6), seen(30), seen(9, 90), seen(9)],
+        2: [seen(9), seen(0), seen(11, scene="A dog."), seen(0), seen(15), seen(9)],
+    }
+    asked = []
+
+    def examined(images, fields, lean):
+        times = round(300 / images.shape[-2])
+        rows = (images[:, 0, 0, 0] * 10).round().long().tolist()
+        asked.append((times, rows, tuple(fields), None if lean is None else lean[:, 0].tolist()))
+        return [shown[times][row] for row in rows]
+
+    monkeypatch.setattr(reasoner, "_examined", examined)
+    images = (torch.arange(6) / 10).view(6, 1, 1, 1).expand(6, 3, 300, 400)
+    assert reasoner.examine(images) == shown[1], "it does so only where it is to"
+    monkeypatch.setattr(reasoner, "afar", True)
+    asked.clear()
+    found = reasoner.examine(images, FIELDS, torch.arange(6.0).view(6, 1).expand(6, 4))
+    assert asked == [
+        (1, [0, 1, 2, 3, 4, 5], FIELDS, [0, 1, 2, 3, 4, 5]),
+        (4, [1, 2, 3, 4], FIELDS[:3], [1, 2, 3, 4]),
+        (2, [2, 3, 4], FIELDS[:3], [2, 3, 4]),
+    ]
+    assert found[2] == completed(shown[1][2], shown[2][2])
+    assert found[2].diagnosis == Diagnosis(fog=dataclasses.replace(fog, chance=0.3), shake=Shake(21.0, 30.0, 4.4, 0.15, chance=0.95))
+    assert [found[row] == shown[1][row] for row in range(6)] == [True, True, False, True, True, True]
+    assert reasoner.examine(images[2:3], ["presence"])[0].diagnosis.shake == Shake(None, None, None, None, chance=0.95)
+    asked.clear()
+    reasoner.examine(images[..., :270, :])
+    assert [times for times, *_ in asked] == [1], "smaller photos have no copies that show enough"
+
+
+def test_whether_it_looks_from_afar_is_kept(learned, tmp_path):
+    learned[0].save(tmp_path)
+    assert not Qwen3VLReasoner(checkpoint=str(tmp_path)).afar
+    Qwen3VLReasoner(checkpoint=str(tmp_path), afar=True).save(tmp_path / "afar")
+    assert Qwen3VLReasoner(checkpoint=str(tmp_path / "afar")).afar
+    assert not Qwen3VLReasoner(checkpoint=str(tmp_path / "afar"), afar=False).afar
 
 
 def test_a_folder_from_before_there_was_a_calibration(learned, tmp_path):

@@ -1,0 +1,64 @@
+"""What a photo's smaller copies say of it: shake that is not to be seen pixel by pixel.
+
+A photo of the world is seldom as sharp as its pixels: lens, focus, JPEG and enlargement have had their part, and in what they
+leave of the finest detail a shake is hard to tell. In a copy of half the size the same shake is half as wide, and stands
+beside detail that is sharp. Fog looks there as it did, rain and noise are nearly gone: only of shake a copy is asked.
+
+A copy of a soft photo is a little soft itself, which looks like a short shake in any direction; and what a photo shows may
+look like one in one copy or another. So two copies must show the same one, and more of it than of softness.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+
+from rnr.degradation.shake import RADIUS
+from rnr.diagnosis.examination import Examination
+from rnr.diagnosis.types import FIELDS, Shake, quantities
+
+NEAR, FAR = 2, 4
+"""How many times shorter the sides of the copies are."""
+
+LEAST_SIDE = 280
+"""Pixels of a photo's shorter side, below which its smaller copy shows too little."""
+
+LEAST = 1 + 99 * 1.0 / RADIUS
+"""The severity in the larger copy from which on a shake counts: a root-mean-square radius of a pixel."""
+
+ALIKE = 20
+"""Degrees by which directions in both copies may differ."""
+
+
+def agree(near: Examination, far: Examination) -> bool:
+    """Whether both copies show the same shake, and the larger one enough of it."""
+    shakes = near.diagnosis.shake, far.diagnosis.shake
+    if any(shake is None or None in (shake.severity, shake.direction) for shake in shakes):
+        return False
+    turn = abs(shakes[0].direction - shakes[1].direction)
+    return shakes[0].severity >= LEAST and min(turn, 180 - turn) <= ALIKE
+
+
+def completed(examination: Examination, near: Examination, fields: Iterable[str] = FIELDS) -> Examination:
+    """``examination`` of a photo, with the shake that the larger copy shows, as it is in pixels of the photo, and the copy's
+    chance of it. ``fields``: what of it is taken over."""
+    shake = near.diagnosis.shake.keep(fields)
+    stated = {key: value for key in quantities(Shake) if (value := getattr(shake, key)) is not None}
+    found = {key: _enlarged(key, value) for key, value in stated.items()}
+    spans = {
+        key: [tuple(sorted(_enlarged(key, end) for end in ends)) for ends in each]
+        for key, each in near.intervals.get("shake", {}).items()
+        if key in stated
+    }
+    return Examination(
+        dataclasses.replace(examination.diagnosis, shake=dataclasses.replace(shake, **found)),
+        examination.presence | {"shake": near.presence["shake"]},
+        examination.intervals | {"shake": spans},
+    )
+
+
+def _enlarged(key: str, value: float) -> float:
+    """A quantity of the larger copy's shake, or an end of its interval, in the photo; within bounds, but for angles."""
+    if key == "direction":
+        return value
+    spec = quantities(Shake)[key]
+    value = {"severity": 1 + (value - 1) * NEAR, "length": value * NEAR, "energy": value / NEAR}[key]
+    return spec.round(min(max(value, spec.low), spec.high))
