@@ -21,7 +21,7 @@ def encode(diagnoses: Sequence[Diagnosis | None], like: Tensor) -> Tensor:
     For each degradation: is it known whether it is there, the chance that it is if it is said to be, and for each quantity
     whether it is stated and its value (a direction as cosine and sine of its double). Zeros stand for what is not.
     """
-    return torch.tensor([_encode_one(diagnosis) for diagnosis in diagnoses]).to(like)
+    return torch.tensor([_encode_one(diagnosis) for diagnosis in diagnoses], dtype=torch.float32).to(like)
 
 
 def _encode_one(diagnosis: Diagnosis | None) -> list[float]:

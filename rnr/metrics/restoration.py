@@ -10,6 +10,9 @@ The conventions, all of them here:
 - mean: of the photos' own figures, each photo alike whatever its size; not the PSNR of a mean error.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -31,10 +34,21 @@ def psnr(restored: Tensor, clean: Tensor) -> Tensor:
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
     check(restored, clean)
-    ratios = peak_signal_noise_ratio(
-        as_saved(restored), as_saved(clean), data_range=1.0, reduction="none", dim=(1, 2, 3)
-    )
+    saved = as_saved(restored), as_saved(clean)
+    with _float32():
+        ratios = peak_signal_noise_ratio(*saved, data_range=1.0, reduction="none", dim=(1, 2, 3))
     return ratios.clamp(max=MAX_PSNR)
+
+
+@contextmanager
+def _float32() -> Iterator[None]:
+    """As torch's default type, which Lightning changes for its half precision, and torchmetrics goes by."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def ssim(restored: Tensor, clean: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def windows(images: Tensor) -> Tensor:
 def log_spectra(cut: Tensor) -> Tensor:
     """(B, C, N, 64, 33): log10 of the power spectra of windows (B, C, N, 64, 64), the non-negative half of the
     horizontal frequencies. White noise of variance v has the power v at every frequency."""
-    hann = torch.hann_window(SIDE, periodic=True, device=cut.device)
+    hann = torch.hann_window(SIDE, periodic=True, dtype=cut.dtype, device=cut.device)
     taper = hann[:, None] * hann
     taper = taper / taper.square().sum().sqrt()
     transformed = torch.fft.rfft2((cut - cut.mean(dim=(-2, -1), keepdim=True)) * taper)
@@ -90,7 +90,7 @@ def noise_curve(cut: Tensor) -> Tensor:
     row = (63.999 * (1 - (rough.clamp(5e-4, 0.5) / 5e-4).log10() / 3)).long()
     column = (63.999 * bright.clamp(0, 1)).long()
     place = (row * SIDE + column).flatten(2)
-    counts = torch.zeros(*place.shape[:2], SIDE * SIDE, device=cut.device)
+    counts = torch.zeros(*place.shape[:2], SIDE * SIDE, dtype=cut.dtype, device=cut.device)
     counts.scatter_add_(2, place, torch.ones_like(place, dtype=counts.dtype))
     share = counts.unflatten(2, (SIDE, SIDE)) * (SIDE * SIDE / place.shape[-1])
     return (share.log1p() / math.log(1 + SIDE)).clamp(max=1)

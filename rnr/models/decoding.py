@@ -27,6 +27,7 @@ from rnr.models.form import Choice, Form, Script
 
 LEAST = 1e-3  # chance of a rival that is looked at
 AHEAD = {"cpu": 56, "cuda": 2048}  # about so many tokens a pass, for all answers: what costs little beside the pass's calls
+MOST = 64  # tokens that are chosen among and weighed: not among words, of which a vocabulary has a hundred thousand
 EACH = 24  # of one answer at least
 ROOM = 64  # columns by which a sheet grows
 MEMORY = 2**16  # places that are remembered
@@ -64,7 +65,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Decision:
-    """What was chosen, and log-probabilities (n,) of the n tokens that were allowed, in float32.
+    """What was chosen, and log-probabilities (n,) of the n tokens that were allowed, in float32; of words, none.
 
     rivals: for digits that were not chosen, the log-probabilities of what may follow them, as :meth:`Form.after` has it;
     only where asked for, where another digit follows at once, and of a chance of at least :data:`LEAST`.
@@ -310,16 +311,18 @@ def _take_in(model: Qwen3VLForConditionalGeneration, sheet: _Sheet, lines: Seque
 
 
 def _choose(logits: Tensor, wanted: Sequence[Tensor]) -> list[tuple[int, Tensor]]:
-    """For each row of logits (n, vocabulary) the likeliest of the tokens that are wanted, and log-probabilities of them."""
+    """For each row of logits (n, vocabulary) the likeliest of the tokens that are wanted, and log-probabilities of them, of
+    words none."""
     alike: dict[int, list[int]] = {}  # rows of which the very same tokens are wanted
     for row, tokens in enumerate(wanted):
         alike.setdefault(id(tokens), []).append(row)
     chosen: dict[int, tuple[int, Tensor]] = {}
     for rows in alike.values():
         tokens = wanted[rows[0]].to(logits.device)
-        scores = logits[rows][:, tokens].log_softmax(dim=1)
+        scores = logits[rows][:, tokens]
         best = tokens[scores.argmax(dim=1)].tolist()
-        chosen |= zip(rows, zip(best, scores, strict=True), strict=True)
+        told = scores.log_softmax(dim=1) if len(tokens) <= MOST else logits.new_empty(len(rows), 0)
+        chosen |= zip(rows, zip(best, told, strict=True), strict=True)
     return [chosen[row] for row in range(len(wanted))]
 
 

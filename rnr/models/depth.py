@@ -59,7 +59,8 @@ class DepthEstimator:
     @torch.inference_mode()
     def __call__(self, photo: Photo, pixels: Tensor) -> Tensor:
         """(1, H, W) uint8, its farthest point 255, for ``pixels`` (3, H, W) uint8."""
-        output = self.model(pixel_values=self._input(pixels).to(self.model.device)).predicted_depth.float().cpu()
+        shown = self._input(pixels).to(self.model.device, self.model.dtype)
+        output = self.model(pixel_values=shown).predicted_depth.float().cpu()
         if not output.isfinite().all():
             raise PhotoError(f"{photo.path}: the network gave no finite depth")
         depth = from_inverse(output, self.far_over_near) if self.inverse else output.clamp(min=0)

@@ -19,6 +19,7 @@ not a result.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -79,22 +80,23 @@ class Physics:
             streaks.append((slant, TRACE * length, width, opacity * chance if length > 2 * width else 0.0))
             color.append(c)
             noise.append(_stated(readout, "k", "b", "chance") or (0.0, float("-inf"), 0.0))
-        direction, length, energy, chance = torch.tensor(blur).to(like).T
+        numbers = partial(torch.tensor, dtype=torch.float32, device=like.device)
+        direction, length, energy, chance = numbers(blur).to(like).T
         kernel = gaussian_kernel(direction, length.clamp(min=0.3), energy)
         delta = torch.zeros_like(kernel)
         delta[:, RADIUS, RADIUS] = 1
-        slant, trace, width, opacity = torch.tensor(streaks).to(like).T
-        k, b, noise_chance = torch.tensor(noise).to(like).T
+        slant, trace, width, opacity = numbers(streaks).to(like).T
+        k, b, noise_chance = numbers(noise).to(like).T
         return cls(
-            light=torch.tensor(light).to(like),
-            transmission=torch.tensor(transmission).to(like),
-            doubt=torch.tensor(doubt).to(like),
+            light=numbers(light).to(like),
+            transmission=numbers(transmission).to(like),
+            doubt=numbers(doubt).to(like),
             kernel=delta.lerp(kernel, torch.where(length > 0, chance, 0).view(-1, 1, 1)),
             slant=slant,
             trace=trace,
             width=width,
             opacity=opacity,
-            color=torch.tensor(color).to(like),
+            color=numbers(color).to(like),
             k=k,
             b=b,
             noise_chance=noise_chance,

@@ -64,6 +64,23 @@ def test_a_figure_does_not_depend_on_the_rest_of_the_batch(figure):
     assert alone.shape == (6,)
 
 
+@pytest.fixture
+def half_by_default():
+    """As Lightning's bf16-true has it around every step."""
+    torch.set_default_dtype(torch.bfloat16)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("figure", [psnr, ssim])
+def test_nor_on_torchs_default_type(figure, request):
+    clean = torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    expected = figure(0.9 * clean, clean)
+    request.getfixturevalue("half_by_default")
+    assert figure(0.9 * clean, clean).equal(expected)
+    assert torch.get_default_dtype() == torch.bfloat16
+
+
 def test_equal_photos():
     _, clean = photos()
     assert (psnr(clean, clean) == MAX_PSNR).all()

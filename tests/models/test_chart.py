@@ -22,6 +22,18 @@ def test_a_photo_has_its_own_chart_in_any_company():
     assert torch.equal(chart(photos)[1:2], chart(photos[1:2]))
 
 
+def test_a_chart_does_not_depend_on_torchs_default_type():
+    """Lightning's bf16-true changes it around every step; counts would stop at 256."""
+    photo = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    expected = chart(photo)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = chart(photo)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.equal(expected)
+
+
 def test_white_noise_has_its_variance_at_every_frequency():
     power = 10 ** log_spectra(windows(noise(0.1)))
     assert power.mean().item() == pytest.approx(0.01, rel=0.02)

@@ -87,6 +87,18 @@ def test_all_that_is_weighed_is_the_same_one_choice_at_a_time(random_model, monk
             torch.testing.assert_close(a.rivals, b.rivals, atol=1e-4, rtol=0)
 
 
+def test_of_words_only_the_likeliest_is_kept(random_model):
+    """Their log-probabilities would fill gigabytes, and nobody reads them."""
+    reasoner, plain = random_model
+    answers, _ = written(reasoner, FIELDS, reasoner.form)
+    assert_same_tokens(reasoner, answers, plain)
+    kept = {}
+    for decision in (each for answer in answers for each in answer.decisions):
+        kept.setdefault(decision.choice.place.key == "scene", set()).add(len(decision.log_probabilities) == 0)
+    assert kept.pop(False) == {False}
+    assert kept in ({True: {True}}, {}), "not every random model writes a scene"
+
+
 def test_under_autocast_every_answer_is_a_diagnosis(random_model):
     reasoner, _ = random_model
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,8 +1,11 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from transformers import (
+    AutoModelForDepthEstimation,
     BeitConfig,
     DepthAnythingConfig,
     DepthAnythingForDepthEstimation,
@@ -100,6 +103,14 @@ def test_every_kind_of_network_takes_every_size_of_photo(checkpoints, name, size
     depth = estimator(*photo(*size))
     assert (depth.shape, depth.dtype) == ((1, *size), torch.uint8)
     assert depth.max() == 255
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_one_that_was_saved_in_half_precision_works(checkpoints, tmp_path, name):
+    shutil.copytree(checkpoints / name, tmp_path / name)
+    AutoModelForDepthEstimation.from_pretrained(checkpoints / name, dtype=torch.bfloat16).save_pretrained(tmp_path / name)
+    half, full = (DepthEstimator(str(root / name))(*photo(60, 90)).float() for root in (tmp_path, checkpoints))
+    assert (half - full).abs().mean() < 4
 
 
 @pytest.mark.parametrize(("name", "size"), [("relative", (56, 84)), ("metric", (56, 84)), ("midas", (32, 32))])

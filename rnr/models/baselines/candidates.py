@@ -12,6 +12,6 @@ def disturbed(images: Tensor, seeds: Sequence[int], group: int, sigma: float = 4
     rows = []
     for image, seed in zip(images, seeds, strict=True):
         generator = torch.Generator().manual_seed(seed)
-        noise = sigma * torch.randn(group - 1, *image.shape, generator=generator)
+        noise = sigma * torch.randn(group - 1, *image.shape, generator=generator, dtype=torch.float32)
         rows += [image[None], image + noise.to(image)]
     return torch.cat(rows)

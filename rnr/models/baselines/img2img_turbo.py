@@ -141,7 +141,7 @@ class Img2ImgTurbo(TrainableRestorer):
         x = x * scale
         last = self.scheduler.config.num_train_timesteps - 1
         alpha = self.scheduler.alphas_cumprod[last].to(x.device)
-        prompt = self.prompt.expand(len(x), -1, -1)
+        prompt = self.prompt.to(self.dtype).expand(len(x), -1, -1)
         epsilon = self.unet(x, last, encoder_hidden_states=prompt, return_dict=False)[0]
         x0 = (x.float() - (1 - alpha).sqrt() * epsilon.float()) / alpha.sqrt()
         return self._decode(x0 / scale, seen).float() / 2 + 0.5
@@ -181,7 +181,7 @@ def _skips(vae: AutoencoderKL) -> nn.ModuleList:
 def _encoded(prompt: str, name: str) -> Tensor:
     """(1, L, D)"""
     tokenizer = CLIPTokenizer.from_pretrained(name, subfolder="tokenizer")
-    encoder = CLIPTextModel.from_pretrained(name, subfolder="text_encoder", use_safetensors=True)
+    encoder = CLIPTextModel.from_pretrained(name, subfolder="text_encoder", use_safetensors=True, dtype=torch.float32)
     ids = tokenizer(
         prompt, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     ).input_ids

@@ -191,5 +191,6 @@ def _widen(transformer: SD3Transformer2DModel) -> None:
 def _noise(like: Tensor, seeds: Sequence[int], group: int) -> Tensor:
     """(B N, C, h, w) like ``like``: N draws a seed. On the CPU, so that a seed means the same on every device."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    draws = [torch.randn(like.shape[1:], generator=generator) for generator in generators for _ in range(group)]
+    shape = like.shape[1:]
+    draws = [torch.randn(shape, generator=each, dtype=torch.float32) for each in generators for _ in range(group)]
     return torch.stack(draws).to(like)

@@ -1,7 +1,10 @@
+import shutil
+
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from tiny_diffusion import save_sd_turbo
+from transformers import CLIPTextModel
 
 from rnr.models.baselines.img2img_turbo import Img2ImgTurbo
 
@@ -116,6 +119,15 @@ def test_bfloat16_is_the_same_model(make):
     assert {p.dtype for p in half.parameters() if not p.requires_grad} == {torch.bfloat16}
     torch.testing.assert_close(restored(half, images), restored(full, images), rtol=0, atol=0.15)
     half.loss(images, images, [None, None], torch.Generator().manual_seed(0)).backward()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_its_text_encoder_may_be_in_half_precision(make, published, tmp_path, dtype):
+    shutil.copytree(published, tmp_path / "half")
+    encoder = CLIPTextModel.from_pretrained(published, subfolder="text_encoder", dtype=torch.float16)
+    encoder.save_pretrained(tmp_path / "half" / "text_encoder")
+    half, full = (restored(make(str(folder), dtype=dtype), photos()) for folder in (tmp_path / "half", published))
+    assert (half - full).abs().mean() < 0.01
 
 
 def test_nonsense_is_refused(make):
