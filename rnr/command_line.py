@@ -76,11 +76,11 @@ def progress(what: str) -> Progress:
     )  # fmt: skip
 
 
-def find_all(paths: Sequence[Path]) -> Iterator[Photo | PhotoError]:
-    """The photos of files and folders, and what is wrong with those that cannot be found."""
+def find_all(paths: Sequence[Path], scenes: bool = False) -> Iterator[Photo | PhotoError]:
+    """The photos of files and folders, with ``scenes`` or without, and what is wrong with those that cannot be found."""
     for path in paths:
         try:
-            yield from find_photos(path) if path.is_dir() else [photo_at(path)]
+            yield from find_photos(path, scenes) if path.is_dir() else [photo_at(path, scenes)]
         except PhotoError as error:
             yield error
 

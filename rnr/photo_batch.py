@@ -14,13 +14,16 @@ from torch import Tensor
 
 from rnr.command_line import Failures, find_all
 from rnr.data.photos import Photo, PhotoError, open_photo, passed_over
+from rnr.diagnosis import KINDS
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def each(paths: Sequence[Path], one: Callable[[Photo, Tensor, Path], None], output: Path | None) -> int:
-    """``one(photo, its image (3, H, W), its output folder)`` for all photos, and a line on where each one went. Returns the
-    exit status: 1 if some failed, 2 if ``output`` cannot be written to."""
+def each(
+    paths: Sequence[Path], one: Callable[[Photo, Tensor, Path], None], output: Path | None, scenes: bool = False
+) -> int:
+    """``one(photo, its image (3, H, W), its output folder)`` for all photos, with their ``scenes`` or without, and a line on
+    where each one went. Returns the exit status: 1 if some failed, 2 if ``output`` cannot be written to."""
     failures, taken, made = Failures(), set(), output is not None and not output.exists()
     if output is not None:
         try:
@@ -33,7 +36,7 @@ def each(paths: Sequence[Path], one: Callable[[Photo, Tensor, Path], None], outp
         if left := passed_over(folder):
             formats = ", ".join(sorted({path.suffix.lower() for path in left}))
             print(f"{folder}: {len(left)} photos are passed over, of formats that are not read ({formats})", file=sys.stderr)
-    found = _once([photo for path in paths for photo in _photos_of(path, output)])
+    found = _once([photo for path in paths for photo in _photos_of(path, output, scenes)])
     for photo in track(found, description="", disable=len(found) < 2 or not sys.stderr.isatty()):
         with failures.passing_over(photo):
             if isinstance(photo, PhotoError):
@@ -44,10 +47,14 @@ def each(paths: Sequence[Path], one: Callable[[Photo, Tensor, Path], None], outp
                 one(photo, image, folder)
                 continue
             folder.mkdir(parents=True, exist_ok=True)
-            if any(folder.iterdir()):
+            before = {path: path.stat().st_mtime_ns for path in folder.iterdir() if _is_made(path.name)}
+            if before:
                 print(f"{folder}: replaces what was made there before", file=sys.stderr, flush=True)
             try:
                 one(photo, image, folder)
+                for path, time in before.items():
+                    if path.stat().st_mtime_ns == time:
+                        path.unlink()  # it was made of an earlier diagnosis
             except BaseException:
                 with suppress(OSError):  # it is not empty
                     folder.rmdir()
@@ -57,6 +64,13 @@ def each(paths: Sequence[Path], one: Callable[[Photo, Tensor, Path], None], outp
         with suppress(OSError):  # it is not empty
             output.rmdir()
     return 1 if failures.count else 0
+
+
+def _is_made(name: str) -> bool:
+    """Whether a file has a name that these commands give."""
+    stem, _, suffix = name.rpartition(".")
+    steps = [f"{number}_{kind}" for number, kind in enumerate(KINDS, start=1)]
+    return (suffix == "png" and stem in ("degraded", "figure", "restored", "sheet", *steps)) or name == "diagnosis.json"
 
 
 def _once(found: Sequence[Photo | PhotoError]) -> list[Photo | PhotoError]:
@@ -76,10 +90,10 @@ def _names_of_sources(output: Path, paths: Sequence[Path]) -> set[str]:
     return {folder.name.lower() for folder in folders if folder.parent == output.resolve()}
 
 
-def _photos_of(path: Path, output: Path | None) -> Iterator[Photo | PhotoError]:
+def _photos_of(path: Path, output: Path | None, scenes: bool) -> Iterator[Photo | PhotoError]:
     """Those of a file or folder, but for what was made of them in an ``output`` that lies in this folder."""
     within = output is not None and path.is_dir() and output.resolve().is_relative_to(path.resolve())
-    photos = list(find_all([path]))
+    photos = list(find_all([path], scenes))
     left = [photo for photo in photos if not within or _is_source(photo, output.resolve())]
     yield from left if left or not photos else [PhotoError(f"{path}: no photos found but those in {output}")]
 

@@ -56,7 +56,7 @@ def degrade(argv: Sequence[str]) -> int:
 
     def one(photo: Photo, image: Tensor, folder: Path) -> None:
         depth = _depth(photo, image)[None]
-        seed = seed_of(args.seed, photo.path.name)
+        seed = seed_of(args.seed, photo.name)
         if given is None:
             drawn = degrader.sample([torch.Generator().manual_seed(seed)])
         else:
@@ -73,7 +73,7 @@ def degrade(argv: Sequence[str]) -> int:
         if args.sheet:
             contact_sheet(image, depth[0], degrader, args.seed).savefig(folder / "sheet.png", dpi=110)
 
-    return each(args.photos, one, args.output)
+    return each(args.photos, one, args.output, scenes=True)
 
 
 def diagnose(argv: Sequence[str]) -> int:
@@ -108,8 +108,8 @@ def diagnose(argv: Sequence[str]) -> int:
             return
         sure = {"presence": answer.presence, "intervals": answer.intervals}
         answers.append({"photo": str(photo.path), "diagnosis": files.to_dict(answer.diagnosis), "examination": sure})
-        if args.folders and photo.path.parent.name in FOLDERS:
-            led.append((photo.path.parent.name, answer.diagnosis))
+        if args.folders and (folder_name := photo.path.parent.name.lower()) in FOLDERS:
+            led.append((folder_name, answer.diagnosis))
         if not args.json and not args.folders:
             print(f"{photo.path}\n{render(answer.diagnosis)}\n{_how_sure(answer)}\n", flush=True)
 

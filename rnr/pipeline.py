@@ -87,10 +87,10 @@ def checked(photo: Tensor) -> Tensor:
 
 def restore(restorer: Restorer, photo: Tensor, diagnosis: Diagnosis | None, seed: int = 0) -> Tensor:
     """(3, H, W) in [0, 1]. photo: the same. What is grey stays grey: restorers know colored photos alone."""
-    return _grey_as(photo, restorer.restore(photo[None], [diagnosis], [seed])[0])
+    return grey_as(photo, restorer.restore(photo[None], [diagnosis], [seed])[0])
 
 
-def _grey_as(photo: Tensor, images: Tensor) -> Tensor:
+def grey_as(photo: Tensor, images: Tensor) -> Tensor:
     """``images`` (..., 3, H, W), their channels all the mean of them if those of ``photo`` (3, H, W) are equal."""
     if not photo.eq(photo[:1]).all():
         return images
@@ -127,7 +127,7 @@ def best(
         raise ValueError(f"the best of at least 2 candidates can be picked, got {count}")
     if not isinstance(restorer, TrainableRestorer):
         raise ValueError(f"{type(restorer).__name__} makes one result of a photo, and no candidates to pick from")
-    images = _grey_as(photo, restorer.rollout(photo[None], [diagnosis], [seed], count).clamp(0, 1))
+    images = grey_as(photo, restorer.rollout(photo[None], [diagnosis], [seed], count).clamp(0, 1))
     before = reasoner.severities(photo[None])
     rewards = reward(reasoner, images, photo[None], [diagnosis], before).total[0]
     index = int(rewards.nan_to_num(nan=-torch.inf).argmax())

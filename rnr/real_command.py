@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rnr.command_line import Failures, add_weights, at_least_one, progress
 from rnr.data.layouts import scenes
-from rnr.data.photos import Photo, PhotoError, inside, limited, open_photo, save_photo
+from rnr.data.photos import Photo, PhotoError, inside, limited, open_photo, save_photo, told_apart
 from rnr.diagnosis import KINDS, Diagnosis
 from rnr.diagnosis.text import NAMES
 from rnr.metrics.intervals import paired_interval
@@ -28,6 +28,7 @@ from rnr.metrics.no_reference import no_reference
 from rnr.metrics.restoration import as_saved
 from rnr.models.interfaces import Reasoner, Restorer
 from rnr.models.load import load_reasoner, load_restorer
+from rnr.pipeline import restore as restored_by
 from rnr.records import record, write_rows, write_whole
 from rnr.stages.evaluation import Rows, document, show
 
@@ -41,6 +42,7 @@ FIGURES = {
 }
 """What is measured beside the severities: the column, its title and its places. The first three are the second judge's."""
 
+ALL = ""  # no folder is called so
 SHOWN = 8  # photos on a contact sheet
 WIDTH = 320  # pixels of a photo there, at most
 
@@ -73,10 +75,10 @@ class Real:
 
     @property
     def scenes(self) -> dict[str, list[Seen]]:
-        """By scene, in alphabetical order, and all of them together where there are several."""
+        """By scene, in alphabetical order, and all of them together, as :data:`ALL`, where there are several."""
         names = sorted({each.scene for each in self.seen})
         found = {name: [each for each in self.seen if each.scene == name] for name in names}
-        return found if len(found) == 1 else {**found, "all": self.seen}
+        return found if len(found) == 1 else {**found, ALL: self.seen}
 
     def tables(self) -> dict[str, Rows]:
         count = f"{len(self.seen)} real photos, means before → after"
@@ -137,7 +139,9 @@ def real(argv: Sequence[str]) -> int:
     )  # fmt: skip
     args = parser.parse_args(argv)
     try:
-        photos = limited(scenes(args.folder), args.limit)
+        if args.output.resolve() == args.folder.resolve():
+            raise PhotoError(f"{args.output}: is the folder of photos; name another one for what is made of them")
+        photos = limited(told_apart(scenes(args.folder, but=args.output)), args.limit)
         reasoner = load_reasoner(args.reasoner).eval().to(DEVICE)
         restorer = None if args.restored else load_restorer(args.restorer).eval().to(DEVICE)
         args.output.mkdir(parents=True, exist_ok=True)
@@ -157,7 +161,7 @@ def real(argv: Sequence[str]) -> int:
         write_whole(document(seen.tables()), args.output / "real.md")
         write_rows(seen.photo_rows(), args.output / "real.csv")
         for scene, photos_there in seen.scenes.items():
-            if scene != "all":
+            if scene != ALL:
                 _sheet(scene, photos_there, args.output / f"{scene.replace('/', '_')}.png")
         record(["real", *argv], seen.tables(), args.seed, weights).write(args.output / "real.json")
     except OSError as error:
@@ -176,7 +180,7 @@ def _see(photo: Photo, reasoner: Reasoner, restorer: Restorer | Path, seed: int,
         if restored.shape != image.shape:
             raise PhotoError(f"{photo.path}: is {_size(image)} pixels, but {_size(restored)} in {restorer}")
     else:
-        restored = as_saved(restorer.restore(image, [diagnosis], [seed]))
+        restored = as_saved(restored_by(restorer, image[0], diagnosis, seed)[None])
         path = inside(folder, photo.name).with_suffix(".png")
         path.parent.mkdir(parents=True, exist_ok=True)
         save_photo(restored[0], path)
@@ -197,7 +201,7 @@ def _severity_row(scene: str, seen: Sequence[Seen]) -> dict[str, object]:
     known = [each for each in seen if all(map(math.isfinite, each.before.severities + each.after.severities))]
     falls = paired_interval([sum(each.before.severities) - sum(each.after.severities) for each in known])
     return {
-        "": scene,
+        "": scene or "all",
         "photos": len(known),
         **{
             NAMES[kind]: " → ".join(f"{_mean([at.severities[i] for at in side]):.1f}" for side in _sides(known))
@@ -209,7 +213,7 @@ def _severity_row(scene: str, seen: Sequence[Seen]) -> dict[str, object]:
 
 def _figure_row(scene: str, seen: Sequence[Seen]) -> dict[str, object]:
     return {
-        "": scene,
+        "": scene or "all",
         "photos": len(seen),
         **{
             title: " → ".join(f"{_mean([at.figures[key] for at in side]):.{places}f}" for side in _sides(seen))

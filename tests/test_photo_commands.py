@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -135,6 +136,38 @@ def test_folders_named_after_what_is_wrong_are_compared_with_what_leads(photo, t
     assert photo_commands.diagnose([str(tmp_path / "real"), "--folders"]) == 0
     out = capsys.readouterr().out
     assert " ".join(out.split()) == "blur 2 photos: found in 100%, leads 50% (the usual leader, whatever the photo: 100%)"
+
+
+def test_the_case_of_such_a_folder_does_not_matter(photo, tmp_path, capsys):
+    (tmp_path / "real/Fog").mkdir(parents=True)
+    photo.rename(tmp_path / "real/Fog/a.png")
+    assert photo_commands.diagnose([str(tmp_path / "real"), "--folders"]) == 0
+    assert capsys.readouterr().out.startswith("fog")
+
+
+def test_of_an_earlier_run_nothing_stays_that_is_not_true_any_more(photo, tmp_path, capsys):
+    out = ["-o", str(tmp_path / "out")]
+    assert photo_commands.degrade([str(photo), *out, "--sheet"]) == 0
+    (tmp_path / "out/cup/notes.txt").write_text("mine")
+    assert photo_commands.degrade([str(photo), *out, "--seed", "1"]) == 0
+    assert "replaces what was made there before" in capsys.readouterr().err
+    there = {path.name for path in (tmp_path / "out/cup").iterdir()}
+    assert there == {*STEPS, "degraded.png", "diagnosis.json", "notes.txt"}, "no sheet.png"
+
+
+def test_photos_of_one_name_in_two_folders_are_degraded_otherwise(photo, tmp_path):
+    (tmp_path / "two/a").mkdir(parents=True)
+    (tmp_path / "two/b").mkdir()
+    for folder in "ab":
+        shutil.copy(photo, tmp_path / "two" / folder)
+    assert photo_commands.degrade([str(tmp_path / "two"), "-o", str(tmp_path / "out")]) == 0
+    first, second = (pixels(path) for path in sorted((tmp_path / "out").rglob("degraded.png")))
+    assert (first != second).any()
+
+
+def test_scenes_that_are_nonsense_do_not_keep_a_photo_from_being_restored(photo, tmp_path):
+    (tmp_path / "scenes.jsonl").write_text("nonsense")
+    assert photo_commands.restore([str(photo.parent), "-o", str(tmp_path / "out")]) == 0
 
 
 def test_restore_keeps_the_size_and_writes_what_it_went_by(photo, tmp_path):

@@ -47,6 +47,42 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "real"
 
 
+def test_photos_that_would_be_written_to_one_file_are_told_of(folder, tmp_path, capsys):
+    Image.new("RGB", (40, 40)).save(folder / "fog" / "1.jpg")
+    with pytest.raises(SystemExit):
+        real([str(folder), "-o", str(tmp_path / "out")])
+    assert "would both be written as fog/1.png; rename one" in capsys.readouterr().err
+
+
+def test_what_was_made_within_the_folder_is_no_photo_the_next_time(folder, capsys):
+    for _ in range(2):
+        assert real([str(folder), "-o", str(folder / "out")]) == 0
+    assert [row[""] for row in next(iter(Record.read(folder / "out/real.json").tables.values()))] == ["fog", "rain", "all"]
+    with pytest.raises(SystemExit):
+        real([str(folder), "-o", str(folder)])
+    assert "is the folder of photos" in capsys.readouterr().err
+
+
+def test_a_scene_may_be_called_all(folder, tmp_path):
+    (folder / "rain").rename(folder / "all")
+    assert real([str(folder), "-o", str(tmp_path / "out")]) == 0
+    rows = next(iter(Record.read(tmp_path / "out/real.json").tables.values()))
+    assert [(row[""], row["photos"]) for row in rows] == [("all", 2), ("fog", 2), ("all", 4)]
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"fog.png", "all.png"}
+
+
+def test_grey_photos_stay_grey(folder, tmp_path, monkeypatch):
+    class Painter(Darkener):
+        def restore(self, images, diagnoses, seeds):
+            return super().restore(images, diagnoses, seeds) * torch.tensor([1.0, 0.5, 0.2]).view(3, 1, 1)
+
+    monkeypatch.setattr(real_command, "load_restorer", lambda name: Painter())
+    Image.open(folder / "fog/0.png").convert("L").save(folder / "fog/0.png")
+    assert real([str(folder), "-o", str(tmp_path / "out")]) == 0
+    grey, colored = (opened(tmp_path / "out/restored/fog" / name)[0] for name in ("0.png", "1.png"))
+    assert grey.eq(grey[:1]).all() and not colored.eq(colored[:1]).all()
+
+
 def opened(path):
     return torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None] / 255
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from lightning import LightningDataModule
@@ -25,7 +24,7 @@ from rnr.data.jpeg import Jpeg
 from rnr.data.layouts import photos_in
 from rnr.data.loader import TrainLoader
 from rnr.data.pairs import Pair, PairBatch, PairDataset, PairStream, pairs_in
-from rnr.data.photos import Photo, PhotoError, held_out, limited, shipped_photos
+from rnr.data.photos import Photo, held_out, limited, shipped_photos, told_apart
 from rnr.data.rescale import Rescale
 from rnr.data.tone import Tone
 from rnr.degradation import Degrader, Mixture
@@ -150,14 +149,15 @@ class DegradationDataModule(LightningDataModule):
             self.sets["test"] = _dataset(limited(_all(self.sources.test, "test"), self.limit_test), self.eval_seed)
         if stage == "predict" and "predict" not in self.sets:
             found = photos_in(self.sources.predict, "predict") if self.sources.predict else [shipped_photos("test")]
-            self.sets["predict"] = _dataset(_told_apart(_joined(found)), self.eval_seed)
+            self.sets["predict"] = _dataset(told_apart(_joined(found)), self.eval_seed)
 
     def _training_photos(self) -> tuple[Photos, Photos]:
         if self.sources.val or self.sources.train is None:
             return _all(self.sources.train, "train"), _all(self.sources.val, "val")
         parts = [held_out(photos, self.sources.val_share) for photos in _found(self.sources.train, "train")]
-        once = {source: held for source, (_, held) in zip(self.sources.train, parts, strict=True)}
-        return _joined([kept for kept, _ in parts]), _joined(list(once.values()))
+        val = _once(_joined([held for _, held in parts]))
+        held = {_file(photo) for photo in val}  # of a folder within another that is named as well, too
+        return [photo for kept, _ in parts for photo in kept if _file(photo) not in held], val
 
     def train_dataloader(self) -> DataLoader:
         photos = self.sets["train"]
@@ -228,24 +228,26 @@ def _joined(parts: Sequence[Photos]) -> Photos:
 
 
 def _all(sources: Sequence[str] | None, split: str) -> Photos:
-    return _joined(_found(sources, split)) if sources else shipped_photos(split)
+    """For training all that the sources name, else no photo twice."""
+    if not sources:
+        return shipped_photos(split)
+    photos = _joined(_found(sources, split))
+    return photos if split == "train" else _once(photos)
+
+
+def _once(photos: Photos) -> Photos:
+    return list({_file(photo): photo for photo in photos}.values())
+
+
+def _file(photo: Photo | Pair) -> object:
+    """What is the same for a photo, whichever source names it."""
+    return photo.path.resolve() if isinstance(photo, Photo) else (photo.built.root.resolve(), photo.key)
 
 
 def _dataset(photos: Photos, seed: int, cache_bytes: int = 0, trim: int = 0) -> PhotoDataset | PairDataset:
     if photos and isinstance(photos[0], Pair):
         return PairDataset(photos, seed, cache_bytes)
     return PhotoDataset(photos, seed, cache_bytes, trim)
-
-
-def _told_apart(photos: list[Photo]) -> list[Photo]:
-    """``photos``, if what is made of each gets a name of its own. Raises ``PhotoError`` for two that would not."""
-    taken: dict[Path, Photo] = {}
-    for photo in photos:
-        other = taken.setdefault(Path(photo.name).with_suffix(""), photo)
-        if other != photo:
-            name = Path(photo.name).with_suffix(".png")
-            raise PhotoError(f"{other.path} and {photo.path} would both be written as {name}; rename one")
-    return photos
 
 
 def _collate(photos: PhotoDataset | PairDataset) -> Callable:

@@ -8,6 +8,7 @@ What measures or estimates depth does so in metres, in levels or up to an unknow
 own farthest point, and no unit is left.
 """
 
+import math
 from pathlib import Path
 from typing import Protocol
 
@@ -40,7 +41,18 @@ def measured(photo: Photo, pixels: Tensor) -> Tensor:
     """A :class:`DepthPrior`: :func:`read_depth` of the photo's file, at the size of ``pixels``."""
     if photo.depth is None:
         raise PhotoError(f"{photo.path}: has no depth file")
-    return to_levels(read_depth(photo.depth), pixels.shape[-2:])
+    depth = read_depth(photo.depth)
+    (height, width), (rows, columns) = depth.shape[-2:], pixels.shape[-2:]
+    if _across(height / width, rows / columns):
+        raise PhotoError(
+            f"{photo.depth}: is {width}x{height} pixels, but the photo, turned as its EXIF tag says, {columns}x{rows}"
+        )
+    return to_levels(depth, pixels.shape[-2:])
+
+
+def _across(aspect: float, other: float) -> bool:
+    """Whether sides are exchanged: one is upright, the other not, and it would fit if turned."""
+    return (aspect - 1) * (other - 1) < 0 and abs(math.log(aspect * other)) < abs(math.log(aspect / other)) / 4
 
 
 def classical(photo: Photo, pixels: Tensor) -> Tensor:

@@ -68,9 +68,14 @@ OTS = Layout("ots", {"train": _OTS_CLEAR, "test": _OTS_CLEAR})
 """``clear/NNNN.jpg`` and ``depth/NNNN.mat``; the hazy images are not used."""
 
 
-def scenes(root: Path) -> list[Photo]:
-    """Photos in a folder a scene; a photo's name begins with its scene's. :class:`PhotoError` for a photo in no scene."""
+def scenes(root: Path, but: Path | None = None) -> list[Photo]:
+    """Photos in a folder a scene; a photo's name begins with its scene's. but: a folder in which none is looked for.
+    :class:`PhotoError` for a photo in no scene, or none at all."""
     photos = find_photos(root)
+    if but is not None:
+        photos = [photo for photo in photos if not photo.path.resolve().is_relative_to(but.resolve())]
+        if not photos:
+            raise PhotoError(f"{root}: no photos found but those in {but}")
     if loose := [photo.name for photo in photos if "/" not in photo.name]:
         raise PhotoError(f"{root}: expected a folder a scene, found photos outside of one: {', '.join(loose[:3])}")
     return photos

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from rnr.diagnosis import Diagnosis
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 DEPTH_SUFFIXES = (".png", ".npy", ".npz", ".mat")
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What may be in a photo's file, whatever its name says. Pillow knows more: it would run Ghostscript on some."""
@@ -63,6 +64,17 @@ def held_out(photos: Sequence[Some], share: float) -> tuple[list[Some], list[Som
     return [photo for photo in photos if photo.name not in last], [photo for photo in photos if photo.name in last]
 
 
+def told_apart(photos: list[Photo]) -> list[Photo]:
+    """``photos``, if what is made of each gets a name of its own. Raises :class:`PhotoError` for two that would not."""
+    taken: dict[Path, Photo] = {}
+    for photo in photos:
+        other = taken.setdefault(Path(photo.name).with_suffix(""), photo)
+        if other != photo:
+            name = Path(photo.name).with_suffix(".png")
+            raise PhotoError(f"{other.path} and {photo.path} would both be written as {name}; rename one")
+    return photos
+
+
 def open_photo(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """(H, W, 3) uint8 RGB, turned upright by its EXIF tag.
 
@@ -78,13 +90,9 @@ def open_photo(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
     try:
         # From an open file: of a named one Pillow maps grey TIFFs into memory, and garbles those that are to be turned.
         with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise PhotoError(
-                    f"{path}: {image.width}x{image.height} is {image.width * image.height / 1e6:.1f} megapixels, "
-                    f"over the limit of {max_pixels / 1e6:g}"
-                )
+            _check_size(path, image, max_pixels)
             image.load()
-            return np.array(_to_rgb(_to_srgb(ImageOps.exif_transpose(image))))
+            return np.array(_to_rgb(_to_srgb(_upright(image))))
     except PhotoError:
         raise
     except FileNotFoundError:
@@ -98,6 +106,21 @@ def open_photo(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
         raise PhotoError(f"{path}: cannot be read as a photo ({error or type(error).__name__})") from error
 
 
+def _check_size(path: Path, image: Image.Image, max_pixels: int) -> None:
+    if (pixels := image.width * image.height) > max_pixels:
+        raise PhotoError(
+            f"{path}: {image.width}x{image.height} is {pixels / 1e6:.1f} megapixels, over the limit of {max_pixels / 1e6:g}"
+        )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned by its EXIF tag. One that cannot be read does not count."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # as for broken photos: Pillow raises whatever its reader stumbles over
+        return image
+
+
 def _to_srgb(image: Image.Image) -> Image.Image:
     """With its colors in sRGB, where it says that they are others. A profile that cannot be read, or is of another kind of
     colors, does not count. What is grey stays grey."""
@@ -107,6 +130,8 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     see_through = image.has_transparency_data
     if image.mode in ("P", "PA") or (see_through and image.mode == "RGB"):
         image = image.convert("RGBA" if see_through else "RGB")
+    elif see_through and image.mode == "L":
+        image = image.convert("LA")
     colors = image.convert(image.mode.removesuffix("A")) if see_through else image
     try:
         own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -161,63 +186,114 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def photo_size(path: Path) -> tuple[int, int]:
-    """(height, width) as :func:`open_photo` will return it, from the header alone. Raises :class:`PhotoError`."""
+def photo_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) as :func:`open_photo` will return it, without decoding a pixel, unless a PNG's metadata stand behind
+    them. Raises :class:`PhotoError`, for a photo of more than ``max_pixels`` too."""
+    Image.MAX_IMAGE_PIXELS = None
     try:
         with Image.open(path, formats=FORMATS) as image:
+            _check_size(path, image, max_pixels)
             # EXIF orientations 5 to 8 swap the sides; Pillow states the size of a TIFF with that done already.
-            turned = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)
+            turned = image.format != "TIFF" and _orientation(path, image) in (5, 6, 7, 8)
             return (image.width, image.height) if turned else (image.height, image.width)
+    except PhotoError:
+        raise
     except Exception as error:
         raise PhotoError(f"{path}: cannot be read as a photo ({error or type(error).__name__})") from error
 
 
-def find_photos(root: str | os.PathLike) -> list[Photo]:
-    """All photos under the folder ``root``, in any layout, sorted by path.
+def _orientation(path: Path, image: Image.Image) -> int | None:
+    """By its EXIF tag, where that can be read."""
+    # For a PNG, Pillow decodes the pixels to come to what may stand behind them.
+    read = Image.Image.getexif if image.format == "PNG" and not _tells_at_its_end(path) else type(image).getexif
+    try:
+        return read(image).get(0x0112)
+    except Exception:  # see _upright
+        return None
+
+
+def _tells_at_its_end(path: Path) -> bool:
+    """Whether a PNG has metadata behind its pixels."""
+    behind = False
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if behind and kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
+                return True
+            behind |= kind == b"IDAT"
+            file.seek(length + 4, os.SEEK_CUR)
+    return False
+
+
+def find_photos(root: str | os.PathLike, scenes: bool = True) -> list[Photo]:
+    """All photos under the folder ``root``, in any layout, sorted by path; folders may be links.
 
     Depth is taken from ``depth/<stem>.png`` (or .npy, .npz, .mat) beside a photo or beside its folder, or from a folder
-    ``depth`` in or beside ``root`` that mirrors the tree below it; scenes from a ``scenes.jsonl`` (``{"photo": relative
-    path, "scene": text}`` a line) in ``root`` or up to two folders above. Raises :class:`PhotoError` if there is no
-    such folder or no photo in it.
+    ``depth`` in or beside ``root`` that mirrors the tree below it; scenes, unless ``scenes`` is False, from a
+    ``scenes.jsonl`` (``{"photo": relative path, "scene": text}`` a line) in ``root`` or up to two folders above. Raises
+    :class:`PhotoError` if there is no such folder or no photo in it.
     """
     root = Path(root)
     if not root.is_dir():
         raise PhotoError(f"{root}: no such folder of photos")
     paths = sorted(
-        p
-        for p in root.rglob("*")
-        if p.suffix.lower() in SUFFIXES and p.is_file() and "depth" not in p.relative_to(root).parts[:-1]
+        p for p in _files(root) if p.suffix.lower() in SUFFIXES and "depth" not in p.relative_to(root).parts[:-1]
     )
     if not paths:
         raise PhotoError(f"{root}: no photos found (looked for {', '.join(SUFFIXES)})")
-    scenes = dict(_scenes(root))
+    described = dict(_scenes(root)) if scenes else {}
     return [
-        Photo(path, path.relative_to(root).as_posix(), _depth_of(path, root), scenes.get(path.resolve()))
+        Photo(path, _printable(path.relative_to(root).as_posix()), _depth_of(path, root), described.get(path.resolve()))
         for path in paths
     ]
 
 
 def passed_over(root: Path) -> list[Path]:
     """Photos under the folder ``root`` of formats that are not read."""
-    return sorted(path for path in root.rglob("*") if path.suffix.lower() in OTHER_FORMATS and path.is_file())
+    return sorted(path for path in _files(root) if path.suffix.lower() in OTHER_FORMATS)
 
 
-def photo_at(path: Path) -> Photo:
-    """A single file as a photo, with its depth if there is one; nothing is opened yet."""
-    return Photo(path, path.name, _depth_of(path, path.parent))
+def photo_at(path: Path, scenes: bool = True) -> Photo:
+    """A single file as a photo, with its depth and, unless ``scenes`` is False, its scene, if there are such; nothing is
+    opened yet."""
+    described = dict(_scenes(path.parent)) if scenes and path.is_file() else {}
+    return Photo(path, _printable(path.name), _depth_of(path, path.parent), described.get(path.resolve()))
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """All files below a folder, behind links too; but none twice, and none of a built set (:mod:`rnr.data.built`)."""
+    seen = set()
+    for folder, below, names in os.walk(root, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen or "dataset.json" in names:
+            below.clear()
+            continue
+        seen.add(place)
+        yield from (path for name in names if (path := Path(folder, name)).is_file())
+
+
+def _printable(name: str) -> str:
+    """``name`` with what is no UTF-8 in it replaced, as old archives have it; it goes into tables and names of results."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _depth_of(path: Path, root: Path) -> Path | None:
-    """The first depth file there is; a folder that mirrors ``root`` before one where names of other folders meet."""
+    """The first depth file there is; a folder that mirrors ``root`` before one where names of other folders meet. What lies
+    where the depth of another photo belongs is not this one's."""
     inside = path.relative_to(root)
     path, root = (Path(os.path.abspath(p)) for p in (path, root))  # "." has no parent
-    places = (path.parent / "depth" / path.name, root / "depth" / inside, root.parent / "depth" / inside,
-              path.parent.parent / "depth" / path.name)  # fmt: skip
-    for place in dict.fromkeys(places):
+    places = ((path.parent, path.name), (root, inside), (root.parent, inside), (path.parent.parent, path.name))
+    for beside, name in dict.fromkeys(places):
         for suffix in DEPTH_SUFFIXES:
-            if (depth := place.with_suffix(suffix)).is_file():
+            if (depth := (beside / "depth" / name).with_suffix(suffix)).is_file() and not _is_of_another(path, beside / name):
                 return depth
     return None
+
+
+def _is_of_another(path: Path, place: Path) -> bool:
+    """Whether there is a photo at ``place``, whatever its format, and it is not ``path``."""
+    return place != path and any(place.with_suffix(suffix).is_file() for suffix in SUFFIXES)
 
 
 def _scenes(root: Path) -> Iterator[tuple[Path, str | None]]:

@@ -18,6 +18,7 @@ from rnr.data.photos import inside, save_photo
 from rnr.diagnosis import Diagnosis, ParseFailure, files, render
 from rnr.metrics.perceptual import Lpips
 from rnr.models.buffers import ExactBuffers
+from rnr.pipeline import grey_as
 from rnr.stages.checkpoints import CheckpointError
 from rnr.stages.cost import Meter
 from rnr.stages.evaluation import Evaluation
@@ -189,7 +190,7 @@ class Stage(ExactBuffers, LightningModule):
             path = inside(Path(self.trainer.default_root_dir) / "predictions", name).with_suffix(".png")
             path.parent.mkdir(parents=True, exist_ok=True)
             if restored is not None:
-                save_photo(restored[i], path)
+                save_photo(grey_as(batch.image[i], restored[i]), path)
             if answers is not None and isinstance(answers[i], Diagnosis):
                 files.save(answers[i], path.with_suffix(".json"))
 

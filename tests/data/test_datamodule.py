@@ -274,6 +274,25 @@ def test_a_folder_named_twice_is_trained_on_twice_as_often_and_validated_on_once
     assert (held.count(a), held.count(b)) == (2, 1)
 
 
+def test_what_any_source_holds_out_is_not_trained_on(tmp_path):
+    """A folder within another that is named as well holds out other photos."""
+    write(tmp_path / "all" / "a", 12)
+    within, around = write(tmp_path / "all" / "b", 8), str(tmp_path / "all")
+    for train in ([around, within], [within, around, within]):
+        module = DegradationDataModule(sources=Sources(train=train, val_share=0.25))
+        module.setup("fit")
+        trained, held = ([photo.path for photo in module.sets[split].photos] for split in ("train", "val"))
+        assert len(set(held)) == len(held) == 5, "the last 5 of 20, the last 2 of 8 among them"
+        assert not set(trained) & set(held) and len(set(trained)) == 15
+
+
+def test_no_photo_is_tested_twice(tmp_path):
+    write(tmp_path / "all" / "a", 3)
+    module = DegradationDataModule(Sources(test=[str(tmp_path / "all"), write(tmp_path / "all" / "b", 2)]))
+    module.setup("test")
+    assert len(module.sets["test"].photos) == 5
+
+
 @pytest.mark.parametrize(("limit", "kept"), [(None, 8), (3, 3), (8, 8), (100, 8)])
 def test_a_limit_takes_photos_evenly_from_all(folders, limit, kept):
     module = DegradationDataModule(folders, limit_eval=limit)

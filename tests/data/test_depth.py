@@ -150,6 +150,21 @@ def test_what_is_saved_is_read_again(tmp_path):
     assert measured(Photo(tmp_path / "p.png", "p.png", tmp_path / "a.png"), torch.zeros(3, 15, 17)).equal(depth)
 
 
+ACROSS = {(48, 64): False, (96, 128): False, (64, 48): True, (50, 50): True, (10, 90): True}
+
+
+@pytest.mark.parametrize(("size", "fits"), ACROSS.items())
+def test_depth_that_lies_across_its_photo_is_refused(tmp_path, size, fits):
+    """As of a tool that knows nothing of the EXIF tag by which the photo was turned."""
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).random(size) + 0.1)
+    photo, pixels = Photo(tmp_path / "p.png", "p.png", tmp_path / "a.npy"), torch.zeros(3, 64, 48)
+    if fits:
+        assert measured(photo, pixels).shape == (1, 64, 48)
+        return
+    with pytest.raises(PhotoError, match=rf"a\.npy: is {size[1]}x{size[0]} pixels, but the photo, turned .*, 48x64"):
+        measured(photo, pixels)
+
+
 def test_the_measured_depth_of_scikit_image_is_near_in_front_and_far_behind():
     depth = read_depth(shipped_photos("test")[0].depth)[0]
     height, width = depth.shape

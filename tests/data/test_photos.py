@@ -2,12 +2,14 @@ import json
 import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 
+from rnr.data.batches import seed_of
 from rnr.data.photos import PhotoError, find_photos, open_photo, photo_at, photo_size, save_photo, shipped_photos
 
 UPRIGHT = np.random.default_rng(0).integers(0, 256, (8, 16, 3), dtype=np.uint8)
@@ -436,3 +438,99 @@ def test_the_photos_of_scikit_image_are_there(split, count):
         assert open_photo(photo.path).shape == (*photo_size(photo.path), 3)
         assert photo.depth is None or photo.depth.is_file()
         assert 5 < len(photo.scene.split()) <= 30
+
+
+def appended(path, kind, content):
+    """A chunk behind the pixels of a PNG."""
+    chunk = kind + content
+    end = path.read_bytes()[:-12]
+    path.write_bytes(end + struct.pack(">I", len(content)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + END)
+
+
+END = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+
+
+def test_the_size_is_known_without_a_pixel_decoded(tmp_path, monkeypatch):
+    for name in ("photo.png", "photo.jpg", "photo.webp", "photo.tif"):
+        write(tmp_path / name, UPRIGHT)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("decoded"))
+    for path in tmp_path.iterdir():
+        assert photo_size(path) == UPRIGHT.shape[:2]
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_png_may_say_at_its_end_how_it_is_turned(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = write(tmp_path / "photo.png", stored(UPRIGHT, orientation))
+    appended(path, b"eXIf", exif.tobytes().removeprefix(b"Exif\x00\x00"))
+    np.testing.assert_array_equal(open_photo(path), UPRIGHT)
+    assert photo_size(path) == UPRIGHT.shape[:2]
+
+
+def test_one_that_is_too_large_is_not_opened_for_its_size(tmp_path):
+    path = write(tmp_path / "photo.png", UPRIGHT)
+    with pytest.raises(PhotoError, match="over the limit of"):
+        photo_size(path, max_pixels=UPRIGHT[..., 0].size - 1)
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
+def test_an_exif_tag_that_cannot_be_read_does_not_count(tmp_path, suffix):
+    path = write(tmp_path / f"photo.{suffix}", UPRIGHT, exif=b"Exif\x00\x00garbage! and more of it")
+    assert open_photo(path).shape == (*photo_size(path), 3) == UPRIGHT.shape
+
+
+def test_a_grey_photo_with_a_profile_and_a_color_that_is_clear(tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    grey = bytearray(profile)
+    grey[16:20] = b"GRAY"  # what colors it is of
+    image = Image.fromarray(np.array([[10, 200], [10, 90]], np.uint8))
+    image.save(tmp_path / "photo.png", transparency=10, icc_profile=bytes(grey))
+    assert Image.open(tmp_path / "photo.png").mode == "L"
+    pixels = open_photo(tmp_path / "photo.png")
+    assert (pixels[:, 0] == 255).all() and (pixels[:, 1] < 255).all()
+
+
+def test_folders_may_be_links_and_run_in_circles(tmp_path):
+    make(tmp_path, "elsewhere/1.png", "set/2.png")
+    (tmp_path / "set/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set/again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/round").symlink_to(tmp_path / "set")
+    names = [photo.name for photo in find_photos(tmp_path / "set")]
+    assert sorted(name.rpartition("/")[2] for name in names) == ["1.png", "2.png"]
+
+
+def test_names_that_are_no_utf8_are_replaced_and_the_files_found(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    write(path, UPRIGHT)
+    (photo,) = find_photos(tmp_path)
+    assert (photo.name, photo_at(path).name, photo.path) == ("caf\ufffd.png", "caf\ufffd.png", path)
+    assert open_photo(photo.path).shape == UPRIGHT.shape
+    assert isinstance(seed_of(0, str(path)), int)
+
+
+def test_the_depth_of_another_photo_is_not_taken(tmp_path):
+    """As ``rnr depth`` lays it out, with one file lost."""
+    make(tmp_path, "set/1.png", "set/b/1.png", "set/b/2.png", "set/depth/1.png", "set/depth/b/2.png")
+    assert [photo.depth for photo in find_photos(tmp_path / "set")] == [
+        tmp_path / "set/depth/1.png", None, tmp_path / "set/depth/b/2.png",
+    ]  # fmt: skip
+
+
+def test_a_single_file_has_its_scene_too(tmp_path):
+    make(tmp_path, "photo.png", "other.png")
+    (tmp_path / "scenes.jsonl").write_text(json.dumps({"photo": "photo.png", "scene": "A tree."}))
+    assert (photo_at(tmp_path / "photo.png").scene, photo_at(tmp_path / "other.png").scene) == ("A tree.", None)
+
+
+def test_where_scenes_do_not_matter_their_file_is_not_read(tmp_path):
+    make(tmp_path, "photo.png")
+    (tmp_path / "scenes.jsonl").write_text("nonsense")
+    (photo,) = find_photos(tmp_path, scenes=False)
+    assert photo == photo_at(tmp_path / "photo.png", scenes=False)
+
+
+def test_photos_of_a_built_set_within_are_none_of_the_folder(tmp_path):
+    make(tmp_path, "1.png", "built/000000-000/clean.png", "built/000000-000/degraded.png")
+    (tmp_path / "built/dataset.json").write_text("{}")
+    assert [photo.name for photo in find_photos(tmp_path)] == ["1.png"]

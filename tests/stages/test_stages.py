@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 import torch
 from lightning import Callback
@@ -190,6 +191,17 @@ def test_predict_writes_a_photo_and_a_name_for_each(tmp_path):
     tiny_trainer(tmp_path).predict(RestorerSFT(tiny_restorer(), None), tiny_data(eval_batch_size=1))
     written = sorted(p.name for p in (tmp_path / "predictions").iterdir())
     assert written == ["camera.png", "motorcycle_left.png"]
+
+
+def test_predictions_of_grey_photos_are_grey(tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48), dtype=np.uint8)).save(tmp_path / "in/grey.png")
+    stage = RestorerSFT(tiny_restorer(), None)
+    torch.nn.init.normal_(stage.restorer.network.head.weight, std=0.3)
+    data = tiny_data(eval_batch_size=1, sources=Sources(predict=str(tmp_path / "in")))
+    tiny_trainer(tmp_path).predict(stage, data)
+    pixels = np.asarray(Image.open(tmp_path / "predictions/grey.png")).astype(int)
+    assert np.ptp(pixels, axis=2).max() == 0
 
 
 def test_diagnoses_of_nobody_are_refused():
