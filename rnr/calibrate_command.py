@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
 
@@ -45,7 +46,8 @@ def calibrate(argv: Sequence[str]) -> int:
         "only how sure it is; the compact restorer goes by that too. The figures 'after' are of what the other half of the "
         "photos gave, those 'before' of none of it, and where they are no better none is written; the rivals never look: one "
         "says the base rate, one the middle of the true numbers. 'AUC' is the area under the ROC curve; 'within a photo', "
-        "which takes several draws, counts only pairs of degradations of the same photo.",
+        "which takes several draws, counts only pairs of degradations of the same photo. All is of a single look at each, "
+        "whatever else the reasoner would look at.",
     )
     add_photo_sources(parser)
     add_weights(parser, "reasoner")
@@ -58,6 +60,8 @@ def calibrate(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.output is not None and args.output.exists():
         parser.error(f"argument -o/--output: {args.output} is there already; name a new folder")
+    if (kind := args.figure.suffix[1:].lower()) not in (kinds := FigureCanvasAgg.get_supported_filetypes()):
+        parser.error(f"argument --figure: {args.figure} must end in one of {', '.join(sorted(kinds))}, got {kind!r}")
     try:
         degrader = presets.load(args.preset)
         photos = photos_from(args)

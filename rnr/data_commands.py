@@ -122,14 +122,14 @@ def scenes(argv: Sequence[str]) -> int:
 def _describe(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     try:
         done = _reopen_scenes(args.output)
-        paths = {photo.path for photos in photos_in(args.photos, args.split) for photo in photos}
+        paths = {photo.path.resolve(): photo.path for photos in photos_in(args.photos, args.split) for photo in photos}
     except ValueError as error:  # PhotoError too
         parser.exit(2, f"error: {error}\n")
     except OSError as error:
         parser.exit(2, f"error: {args.output}: {error}\n")
     failures = Failures()
     sizes: dict[tuple[int, int], list[Path]] = {}
-    for path in sorted(path for path in paths if path.resolve() not in done):
+    for path in sorted(path for place, path in paths.items() if place not in done):
         try:
             sizes.setdefault(photo_size(path), []).append(path)
         except PhotoError as error:

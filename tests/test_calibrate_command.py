@@ -96,6 +96,7 @@ def test_what_was_fitted_before_changes_nothing(boaster, photos, tmp_path):
         (["--preset", "fogg"], "'fogg' is neither a file nor a preset"),
         (["--reasoner", "runs/nowhere"], "no weights in runs/nowhere"),
         (["-o", "."], "is there already"),
+        (["--figure", "reliability"], "must end in one of"),
     ],
 )
 def test_a_wrong_command_line_is_explained_before_any_work(argv, said, photos, capsys):

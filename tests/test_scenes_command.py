@@ -67,6 +67,15 @@ def test_find_photos_reads_what_was_written(photos, tmp_path, model, place):
     assert scenes(["--check", str(tmp_path / place)]) == 0
 
 
+def test_a_photo_that_two_sources_hold_is_described_once(photos, tmp_path, model):
+    file = tmp_path / "scenes.jsonl"
+    link = tmp_path / "link"
+    link.symlink_to(photos)
+    assert scenes([str(photos), str(photos / "sub"), str(link), "-o", str(file), "--model", "model"]) == 0
+    assert len(file.read_text().splitlines()) == len(SHADES)
+    assert scenes(["--check", str(file)]) == 0
+
+
 @pytest.mark.parametrize(
     "rest", ["", '{"ph', '{"photo": "sub/d.png", "sce', '{"photo": "b.png", "scene": "A wall of shade 20."}']
 )

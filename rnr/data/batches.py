@@ -37,7 +37,7 @@ class Visit(NamedTuple):
 
 def seed_of(*key: object) -> int:
     """A 48-bit seed that depends on nothing but ``key``."""
-    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=6).digest()
+    digest = hashlib.blake2b("/".join(map(str, key)).encode(errors="surrogateescape"), digest_size=6).digest()
     return int.from_bytes(digest, "big")
 
 

@@ -7,6 +7,7 @@ there first and tells of the number of samples last.
 
 import multiprocessing
 import os
+import re
 import shutil
 import threading
 import time
@@ -20,6 +21,9 @@ from torch.utils.data import DataLoader, Dataset
 from rnr.data.built import Header, index_of, key_of, photo_of, shards_in
 from rnr.data.photos import Photo, PhotoError
 from rnr.data.sample import Recipe, make
+
+LEFTOVER = re.compile(r"(dataset\.json|shard-\d{6}\.tar|\d{6}-\d{3})\.part")
+"""What a build leaves that was killed."""
 
 Report = Callable[[str | None], None]
 """Called once a sample: with what is wrong if it could not be made, and with None otherwise."""
@@ -65,7 +69,7 @@ def build(photos: Sequence[Photo], recipe: Recipe, root: Path, shard_mb: float, 
     shard_mb: megabytes from which a shard is closed, 0 for folders. Raises :class:`Mismatch` if ``root`` holds another
     set, or anything that is none.
     """
-    header = Header.of(recipe, [photo.name for photo in photos], shard_mb)
+    header = Header.of(recipe, photos, shard_mb)
     _claim(root, header)
     samples = Samples(photos, recipe)
     write = _into_shards if shard_mb else _into_folders
@@ -109,11 +113,11 @@ def _claim(root: Path, header: Header) -> None:
         there = Header.load(root)
         if differences := header.differences(there):
             raise Mismatch(f"{root} holds a set that was built otherwise: {'; '.join(differences)}")
-    elif any(entry.suffix != ".part" for entry in root.iterdir()):
+    elif any(not LEFTOVER.fullmatch(entry.name) for entry in root.iterdir()):
         raise Mismatch(f"{root} is neither empty nor a set that was begun before")
     else:
         header.save(root)
-    for leftover in root.glob("*.part"):
+    for leftover in (entry for entry in root.iterdir() if LEFTOVER.fullmatch(entry.name)):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 

@@ -8,6 +8,7 @@
 """
 
 import dataclasses
+import hashlib
 import json
 import tarfile
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rnr.data.photos import PhotoError
+from rnr.data.photos import Photo, PhotoError
 from rnr.data.sample import Recipe
 
 FORMAT = 1
@@ -27,18 +28,22 @@ FORMAT = 1
 class Header:
     """recipe: how the samples were made, by which ``version`` of rnr. photos: names of the clean ones, in order.
     shard_mb: megabytes from which a shard is closed, 0 for folders. samples: how many there are; None while a set is
-    being built. That is fewer than photos times looks where photos could not be read."""
+    being built. That is fewer than photos times looks where photos could not be read. digest: tells these photos from others
+    of their names, by the size of their files and of their depth's, and by their scenes; empty in sets from before it was."""
 
     recipe: dict[str, Any]
     photos: tuple[str, ...]
     version: str
     shard_mb: float = 0
     samples: int | None = None
+    digest: str = ""
 
     @classmethod
-    def of(cls, recipe: Recipe, photos: Sequence[str], shard_mb: float) -> "Header":
+    def of(cls, recipe: Recipe, photos: Sequence[Photo], shard_mb: float) -> "Header":
         # By way of JSON, so that it equals what is read back.
-        return cls(json.loads(json.dumps(dataclasses.asdict(recipe))), tuple(photos), version("rnr"), float(shard_mb))
+        settings = json.loads(json.dumps(dataclasses.asdict(recipe)))
+        names = tuple(photo.name for photo in photos)
+        return cls(settings, names, version("rnr"), float(shard_mb), digest=_digest(photos))
 
     def expected(self) -> list[str]:
         """Of all samples that the set should have, in order."""
@@ -50,6 +55,8 @@ class Header:
         lines = [f"{key} {theirs.get(key)} there, {mine.get(key)} here" for key in mine if mine[key] != theirs.get(key)]
         if self.photos != other.photos:
             lines.append(f"{len(other.photos)} photos there, {len(self.photos)} here, or other names")
+        elif self.digest != other.digest and other.digest:
+            lines.append("photos of these names, but other files, depth or scenes, there")
         return lines
 
     def _settings(self) -> dict[str, Any]:
@@ -75,6 +82,15 @@ class Header:
             return cls(**{**content, "photos": tuple(content["photos"])})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise PhotoError(f"{path}: not the description of a built set ({error})") from error
+
+
+def _digest(photos: Sequence[Photo]) -> str:
+    told = [(photo.name, _bytes(photo.path), _bytes(photo.depth), photo.scene) for photo in photos]
+    return hashlib.blake2b(json.dumps(told).encode(), digest_size=8).hexdigest()
+
+
+def _bytes(file: Path | None) -> int:
+    return file.stat().st_size if file and file.exists() else 0
 
 
 @dataclass(frozen=True)

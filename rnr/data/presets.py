@@ -29,7 +29,7 @@ def load(name: str) -> Degrader:
     try:
         given = OmegaConf.merge(OmegaConf.structured(Degrader), OmegaConf.load(path))
         return OmegaConf.to_object(given)
-    except (OmegaConfBaseException, YAMLError, ValueError) as error:
+    except (OmegaConfBaseException, YAMLError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
 
 

@@ -32,9 +32,8 @@ def degraded_again(candidates: Tensor, depth: Tensor, diagnoses: Sequence[Diagno
     count, group = candidates.shape[:2]
     if len(diagnoses) != count or len(depth) != count:
         raise ValueError(f"{count} photos need as many diagnoses and depths, got {len(diagnoses)} and {len(depth)}")
-    each = [_found_again(diagnosis) for diagnosis in diagnoses for _ in range(group)]
-    far = depth.repeat_interleave(group, dim=0)
-    drawn = degradation(each, far, [0] * len(each))
+    drawn = degradation([_found_again(diagnosis) for diagnosis in diagnoses], depth, [0] * count)
+    drawn, far = drawn.rows(torch.arange(count).repeat_interleave(group)), depth.repeat_interleave(group, dim=0)
     flat = candidates.flatten(0, 1)
     with torch.autocast(flat.device.type, enabled=False):
         again = Degrader.apply(flat.float().clamp(0, 1), far.float(), drawn).image

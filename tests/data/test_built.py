@@ -1,6 +1,8 @@
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from rnr.data import sample
 from rnr.data.build import Mismatch, build
@@ -102,6 +104,18 @@ def test_nor_do_other_photos_or_a_set_into_a_foreign_folder(built_forms, make_se
         make_set(built_forms[0], two_looks, photos=tmp_path / "in")
     with pytest.raises(Mismatch, match="neither empty nor a set"):
         make_set(tmp_path / "in", two_looks)
+    shutil.copytree(small_photos, tmp_path / "others")
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "others/1.png")
+    with pytest.raises(Mismatch, match="photos of these names, but other files, depth or scenes"):
+        make_set(built_forms[0], two_looks, photos=tmp_path / "others")
+
+
+@pytest.mark.parametrize("name", ["movie.mkv.part", "folder.part", "000-0.part"])
+def test_what_others_have_begun_stays(make_set, tmp_path, name):
+    (tmp_path / "set" / name).mkdir(parents=True)
+    with pytest.raises(Mismatch, match="neither empty nor a set"):
+        make_set(tmp_path / "set", Recipe("paper", PAPER))
+    assert (tmp_path / "set" / name).is_dir()
 
 
 def test_a_set_that_lost_samples_is_refused(make_set, tmp_path):

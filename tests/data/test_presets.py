@@ -38,6 +38,7 @@ def test_a_file_of_ones_own_states_what_it_changes(tmp_path):
         ("fog: {beta: [3, 2]}", "fog.beta must be an ordered range"),
         ("fog: {beta: [much, more]}", "could not be converted to Float"),
         ("fog: [", "mine.yaml"),
+        ("- fog\n- rain\n", "mine.yaml"),
     ],
 )
 def test_a_bad_file_is_named_with_what_is_wrong(tmp_path, text, said):

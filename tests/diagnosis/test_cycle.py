@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from rnr.degradation import Degrader
-from rnr.diagnosis import Diagnosis, Fog, Noise, Rain, Shake
+from rnr.diagnosis import Diagnosis, Fog, Noise, Rain, Shake, cycle
 from rnr.diagnosis.cycle import cycle_errors, degraded_again, shrunk
 from rnr.diagnosis.truth import degradation
 
@@ -35,6 +35,14 @@ def test_streaks_and_noise_are_not_asked_for(photo, depth):
 @pytest.mark.parametrize("unstated", [None, Diagnosis(), FULL.keep(("presence", "severity"))])
 def test_without_parameters_a_candidate_is_compared_as_it_is(photo, depth, unstated):
     assert torch.equal(degraded_again(photo[None, None], depth[None], [unstated])[0], shrunk(photo[None]))
+
+
+def test_a_photo_is_reckoned_with_once_whatever_its_candidates(photo, depth, monkeypatch):
+    asked, plain = [], cycle.degradation
+    monkeypatch.setattr(cycle, "degradation", lambda *each: asked.append(len(each[0])) or plain(*each))
+    eight = photo.expand(1, 8, -1, -1, -1)
+    assert degraded_again(eight, depth[None], [SEEN]).shape[:2] == (1, 8)
+    assert asked == [1]
 
 
 def test_each_photo_is_degraded_by_its_own_diagnosis(photo, depth):
