@@ -40,25 +40,29 @@ def agree(near: Examination, far: Examination) -> bool:
 def completed(examination: Examination, near: Examination, fields: Iterable[str] = FIELDS) -> Examination:
     """``examination`` of a photo, with the shake that the larger copy shows, as it is in pixels of the photo, and the copy's
     chance of it. ``fields``: what of it is taken over."""
-    shake = near.diagnosis.shake.keep(fields)
-    stated = {key: value for key in quantities(Shake) if (value := getattr(shake, key)) is not None}
-    found = {key: _enlarged(key, value) for key, value in stated.items()}
+    shake = scaled(near.diagnosis.shake.keep(fields), NEAR)
     spans = {
-        key: [tuple(sorted(_enlarged(key, end) for end in ends)) for ends in each]
+        key: [tuple(sorted(_scaled(key, end, NEAR) for end in ends)) for ends in each]
         for key, each in near.intervals.get("shake", {}).items()
-        if key in stated
+        if getattr(shake, key) is not None
     }
     return Examination(
-        dataclasses.replace(examination.diagnosis, shake=dataclasses.replace(shake, **found)),
+        dataclasses.replace(examination.diagnosis, shake=shake),
         examination.presence | {"shake": near.presence["shake"]},
         examination.intervals | {"shake": spans},
     )
 
 
-def _enlarged(key: str, value: float) -> float:
-    """A quantity of the larger copy's shake, or an end of its interval, in the photo; within bounds, but for angles."""
+def scaled(shake: Shake, times: float) -> Shake:
+    """The same shake in a photo whose sides are ``times`` longer, or with ``times`` below 1 shorter."""
+    stated = {key: value for key in quantities(Shake) if (value := getattr(shake, key)) is not None}
+    return dataclasses.replace(shake, **{key: _scaled(key, value, times) for key, value in stated.items()})
+
+
+def _scaled(key: str, value: float, times: float) -> float:
+    """A quantity of a shake, or an end of its interval; within bounds, but for angles."""
     if key == "direction":
         return value
     spec = quantities(Shake)[key]
-    value = {"severity": 1 + (value - 1) * NEAR, "length": value * NEAR, "energy": value / NEAR}[key]
+    value = {"severity": 1 + (value - 1) * times, "length": value * times, "energy": value / times}[key]
     return spec.round(min(max(value, spec.low), spec.high))

@@ -6,6 +6,7 @@ a gain and an offset for each pixel of the last. Whatever it needs to know of th
 brightness statistics) and as the map of the fog, so that large photos can go through it in tiles.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
-from rnr.diagnosis import KINDS, Diagnosis
+from rnr.diagnosis import KINDS, Diagnosis, Shake, afar
 from rnr.diagnosis.edit import jitter
 from rnr.diagnosis.vector import LENGTH, encode
 from rnr.models import inverse
@@ -32,6 +33,7 @@ AT_ONCE = 2  # candidates of a rollout that go through the networks together
 LEAST_ERROR = 1e-5  # mean squared error, 50 dB, below which nothing is left to learn
 OWN_ERROR = 2e-5  # mean square, 47 dB: of so small a change half is the networks' own error
 READ = 512  # pixels of the longer side of the copy that the noise's power is read off
+REACH = 8.0  # pixels of a shake's length: a kernel of 33 x 33 holds twice that on either side
 STATISTICS = 15  # mean, deviation and three quantiles of each channel
 
 
@@ -94,8 +96,21 @@ class CompactRestorer(TrainableRestorer):
 
     @torch.no_grad()
     def restore(self, images: Tensor, diagnoses: Sequence[Diagnosis | None], seeds: Sequence[int]) -> Tensor:
-        """As the interface says; this restorer draws nothing, so ``seeds`` do not matter."""
-        return self(images, diagnoses).clamp(0, 1)
+        """As the interface says; this restorer draws nothing, so ``seeds`` do not matter. A shake that is too wide for its
+        kernels is undone in a smaller copy, after all else."""
+        wide = {row: each.shake for row, each in enumerate(diagnoses) if each and _is_wide(each.shake)}
+        first = [replace(each, shake=None) if row in wide else each for row, each in enumerate(diagnoses)]
+        restored = self(images, first).clamp(0, 1)
+        for row, shake in wide.items():
+            restored[row] = self._unshaken(restored[row], shake)
+        return restored
+
+    def _unshaken(self, image: Tensor, shake: Shake) -> Tensor:
+        """``image`` (3, H, W) with what undoing ``shake`` changes in a copy in which it is narrow enough."""
+        times = 2 ** math.ceil(math.log2(shake.length / REACH))
+        copy = shrink(image[None], max(max(image.shape) // times, 1))
+        change = self(copy, [Diagnosis(shake=afar.scaled(shake, 1 / times))]).clamp(0, 1) - copy
+        return (image + F.interpolate(change, image.shape[-2:], mode="bicubic", align_corners=False)[0]).clamp(0, 1)
 
     def loss(
         self, degraded: Tensor, clean: Tensor, diagnoses: Sequence[Diagnosis | None], generator: torch.Generator
@@ -162,6 +177,10 @@ class CompactRestorer(TrainableRestorer):
             return dehazed * (1 + gain) + offset
 
         return tiled(restore, images, self.tile, self.overlap)
+
+
+def _is_wide(shake: Shake | None) -> bool:
+    return shake is not None and shake.length is not None and shake.length > REACH
 
 
 def statistics(images: Tensor) -> Tensor:

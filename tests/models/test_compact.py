@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from rnr.data.photos import open_photo, shipped_photos
+from rnr.degradation.shake import blur, gaussian_kernel
 from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, Rain, Shake
 from rnr.diagnosis.vector import encode
 from rnr.models import inverse
@@ -55,6 +57,38 @@ def test_untrained_it_is_the_physical_inverse(photo, diagnosis):
     change = physical(image, diagnosis) - image
     power = change.square().mean()
     torch.testing.assert_close(restored, (image + power / (power + OWN_ERROR) * change).clamp(0, 1), rtol=0, atol=1e-5)
+
+
+def shaken_wide():
+    """A photo, and the same shaken by more than a kernel holds: at half its size, then enlarged."""
+    photo = torch.from_numpy(open_photo(shipped_photos("train")[0].path)).permute(2, 0, 1)[None].float() / 255
+    shake = [torch.tensor([value]) for value in (20.0, 5.5, 0.16)]
+    sharp, blurred = (
+        F.interpolate(each, scale_factor=2, mode="bicubic").clamp(0, 1)
+        for each in (photo, blur(photo, gaussian_kernel(*shake)))
+    )
+    return sharp, (blurred * 255).round() / 255, Shake(67.0, 20.0, 11.0, 0.08)
+
+
+def test_a_shake_wider_than_its_kernels_is_undone_in_a_smaller_copy():
+    sharp, blurred, shake = shaken_wide()
+    shipped = CompactRestorer("shipped/restorer").eval()
+    restored = shipped.restore(blurred, [Diagnosis(shake=shake)], [0])
+    with torch.no_grad():
+        at_full_size = shipped(blurred, [Diagnosis(shake=shake)]).clamp(0, 1)
+    before, full, after = (peak_signal_noise_ratio(each, sharp, 1.0).item() for each in (blurred, at_full_size, restored))
+    assert after > full + 0.5 > before + 0.5
+
+
+def test_so_it_is_beside_others_and_in_any_size():
+    model, wide = restorer(), dataclasses.replace(ALL, shake=Shake(100, 30, 40.0, 0.05))
+    both = model.restore(images(2), [wide, ALL], [0, 0])
+    torch.testing.assert_close(both[:1], model.restore(images(2)[:1], [wide], [0]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(both[1:], model.restore(images(2)[1:], [ALL], [0]), atol=1e-5, rtol=0)
+    rest = model.restore(images(2)[:1], [dataclasses.replace(wide, shake=None)], [0])
+    assert not both[:1].equal(rest)
+    for size in ((1, 1), (3, 70), (16, 16)):
+        assert model.restore(images(1, *size), [wide], [0]).isfinite().all()
 
 
 def test_of_small_changes_less_is_made_and_of_large_ones_all(photo, monkeypatch):
