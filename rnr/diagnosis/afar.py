@@ -5,7 +5,7 @@ leave of the finest detail a shake is hard to tell. In a copy of half the size t
 beside detail that is sharp. Fog looks there as it did, rain and noise are nearly gone: only of shake a copy is asked.
 
 A copy of a soft photo is a little soft itself, which looks like a short shake in any direction; and what a photo shows may
-look like one in one copy or another. So two copies must show the same one, and more of it than of softness.
+look like one in one copy or another. So two copies must be sure of the same one, and of more than softness.
 """
 
 import dataclasses
@@ -27,9 +27,14 @@ LEAST = 1 + 99 * 1.0 / RADIUS
 ALIKE = 20
 """Degrees by which directions in both copies may differ."""
 
+SURE = 0.8
+"""The chance of a shake that both copies must give it at least."""
+
 
 def agree(near: Examination, far: Examination) -> bool:
-    """Whether both copies show the same shake, and the larger one enough of it."""
+    """Whether both copies are sure of the same shake, and the larger one shows enough of it."""
+    if min(copy.presence["shake"] for copy in (near, far)) < SURE:
+        return False
     shakes = near.diagnosis.shake, far.diagnosis.shake
     if any(shake is None or None in (shake.severity, shake.direction) for shake in shakes):
         return False

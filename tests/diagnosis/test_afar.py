@@ -67,6 +67,13 @@ def test_softness_does_not_count_nor_another_direction(near, far):
     assert not agree(shaken(*near), shaken(*far))
 
 
+@pytest.mark.parametrize(("near", "far"), [(0.79, 1.0), (1.0, 0.79)])
+def test_both_must_be_sure(near, far):
+    same = Shake(12, 10, 1.5, 0.4)
+    assert not agree(copy(same, near), copy(same, far))
+    assert agree(copy(same, 0.8), copy(same, 0.8))
+
+
 def test_what_is_not_seen_or_not_stated_does_not_agree():
     silent = copy(Shake(*[None] * len(quantities(Shake))))
     for other in (copy(None), silent):
