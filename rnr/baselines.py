@@ -53,7 +53,10 @@ def main(argv: Sequence[str]) -> int:
     untrained = run_all([[run] for run in training], args.jobs)
     tests = [Run("test", args.output / name, (path,), tuple(options)) for name, path in rows.items()]
     absent = {run.folder.name for run in tests if run.lacking() is not None}
-    faults = {folder.name: why for folder, why in run_all([[run] for run in tests], args.jobs).items()}
+    begun = {run: [folder for folder in untrained if run.names(folder)] for run in tests}
+    faults = {run.folder.name: f"{folders[0]} was not trained" for run, folders in begun.items() if folders}
+    trained = [[run] for run, folders in begun.items() if not folders]
+    faults |= {folder.name: why for folder, why in run_all(trained, args.jobs).items()}
     faults |= {str(folder): why for folder, why in untrained.items()}
     files = {run.folder.name: [run.folder / "test.csv"] for run in tests if run.folder.name not in faults}
     if REFERENCE not in files:

@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
 
+from rnr.atomic import whole
 from rnr.command_line import Failures, add_drawing, add_photo_sources, add_weights, photos_from, progress
 from rnr.data import presets
 from rnr.data.draws import draws_of
@@ -211,9 +212,8 @@ def _draw(
     grid[1, 0].set(ylabel="share of severities that they cover")
     grid[0, 0].legend()
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.stem}.part{file.suffix}")
-    figure.savefig(partial, dpi=110)
-    partial.replace(file)
+    with whole(file) as place:
+        figure.savefig(place, dpi=110)
 
 
 def _save(reasoner: Qwen3VLReasoner, folder: Path) -> None:

@@ -55,7 +55,7 @@ another program wants a core, threads that ask keep those waiting that work."""
 
 def main() -> None:
     """Entry point. Exit status: 0; 1 if a photo or a run failed; 2 if the command line is wrong; 130 for Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="backslashreplace")  # names of files that are no UTF-8
     try:
         _run()

@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from rnr.atomic import whole
 from rnr.degradation import Degrader
 from rnr.diagnosis import KINDS, Diagnosis, render
 from rnr.diagnosis.text import NAMES
@@ -33,7 +34,8 @@ def save_figure(panels: Sequence[tuple[str, Tensor]], diagnosis: Diagnosis | Non
         axes.set_title(title)
         axes.axis("off")
     note.text(0.02, 0.95, text, va="top", family="monospace", fontsize=8, parse_math=False)
-    figure.savefig(path, dpi=110)
+    with whole(path) as place:
+        figure.savefig(place, dpi=110)
 
 
 def contact_sheet(image: Tensor, depth: Tensor, degrader: Degrader, seed: int) -> Figure:

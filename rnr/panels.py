@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from rnr.atomic import whole
 from rnr.diagnosis import KINDS
 from rnr.diagnosis.text import NAMES
 
@@ -123,8 +124,8 @@ def save(figure: Figure, path: Path) -> None:
     """Writes ``figure`` in the format of the suffix. Text in a PDF or SVG stays text. ``ValueError`` for other suffixes."""
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: a figure ends in one of {', '.join(SUFFIXES)}")
-    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):
-        figure.savefig(path, dpi=DPI)
+    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}), whole(path) as place:
+        figure.savefig(place, dpi=DPI)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from rnr.atomic import whole
 from rnr.data import presets
 from rnr.data.batches import seed_of
 from rnr.data.depth import depth_of
@@ -71,7 +72,8 @@ def degrade(argv: Sequence[str]) -> int:
         if given is not None and (missed := truth.missed(given, applied)):
             print(f"{photo.path}: not exactly as asked for: {'; '.join(missed)}", file=sys.stderr)
         if args.sheet:
-            contact_sheet(image, depth[0], degrader, args.seed).savefig(folder / "sheet.png", dpi=110)
+            with whole(folder / "sheet.png") as place:
+                contact_sheet(image, depth[0], degrader, args.seed).savefig(place, dpi=110)
 
     return each(args.photos, one, args.output, scenes=True)
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from safetensors import SafetensorError
 from torch import Tensor
 
+from rnr.atomic import whole
 from rnr.command_line import Failures, add_weights, at_least_one, progress
 from rnr.data.layouts import scenes
 from rnr.data.photos import Photo, PhotoError, inside, limited, open_photo, save_photo, told_apart
@@ -253,9 +254,8 @@ def _sheet(scene: str, seen: Sequence[Seen], path: Path) -> None:
             ]
             axes.set_title(f"{each.name}\n{', '.join(found) or 'nothing'}", fontsize=6, parse_math=False)
             axes.axis("off")
-    partial = path.with_name(f"{path.stem}.part{path.suffix}")
-    figure.savefig(partial, dpi=110)
-    partial.replace(path)
+    with whole(path) as place:
+        figure.savefig(place, dpi=110)
 
 
 def _open(path: Path) -> Tensor:

@@ -19,6 +19,7 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
+from rnr.atomic import whole
 from rnr.models.weights import locate
 
 LIBRARIES = (
@@ -48,7 +49,7 @@ class Record:
 
     def write(self, path: Path) -> None:
         """Whole or not at all."""
-        write_whole(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", path)
+        write_whole(json.dumps(asdict(self), indent=2) + "\n", path)
 
     @classmethod
     def read(cls, path: Path) -> "Record":
@@ -117,9 +118,8 @@ def values(node: Any, key: str) -> Iterator[Any]:
 def write_whole(text: str, path: Path) -> None:
     """``text`` as the file ``path``, which is whole or not there; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with whole(path) as place:
+        place.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be anything
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -21,12 +21,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from rnr import records
 from rnr.command_line import at_least_one
 from rnr.records import Record, write_whole
-from rnr.row_runs import PATIENCE, ending_together, launched, share_of_cores
+from rnr.row_runs import PATIENCE, STAMP, ending_together, launched, share_of_cores
 from rnr.stages.evaluation import markdown
 
 BLOCK = re.compile(r"^```bash(?P<titles>[^\n]*)\n(?P<lines>.*?)^```\n", re.MULTILINE | re.DOTALL)
@@ -117,6 +118,10 @@ def results(argv: Sequence[str]) -> int:
     try:
         template = args.template.read_text(encoding="utf-8")
         commands = {line: Command.of(line, labels, args.runs) for line in lines_of(template)}
+        if same := [a.line for a, b in combinations(commands.values(), 2) if a.folder == b.folder]:
+            raise ValueError(f"{same[0]}: another command differs from it by signs alone, and would write to the same folder")
+        for stamp in (stamp for c in commands.values() if args.again for stamp in c.folder.rglob(STAMP)):
+            stamp.unlink()  # of the runs that make up a table
         if not args.as_is and not _run_all(
             [c for c in commands.values() if args.again or c.record() is None], args.jobs
         ):
@@ -220,7 +225,7 @@ def _filled(word: str, labels: Mapping[str, Path]) -> str:
 
 def _label(text: str) -> tuple[str, Path]:
     name, equals, folder = text.partition("=")
-    if not equals or not re.fullmatch(r"\w+", name) or not Path(folder).is_dir():
+    if not equals or not re.fullmatch(r"\w+", name) or not folder or not Path(folder).is_dir():
         raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=FOLDER, a folder that is there")
     return name, Path(folder).resolve()
 

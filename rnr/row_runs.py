@@ -66,6 +66,8 @@ class Run:
     def done(self) -> bool:
         """Whether it is through, as it would be run now."""
         stamp = self.folder / STAMP
+        if self.command == "fit" and not weights_of(self.folder).is_dir():
+            return False
         return stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == self._fingerprint()
 
     def once(self, env: Mapping[str, str] = NOTHING) -> str | None:
@@ -90,13 +92,13 @@ class Run:
         gone afterwards if this one has come to have its own, and back in their place if not: an option may be mistyped."""
         kept, stamp, weights = self.folder / "replaced", self.folder / STAMP, weights_of(self.folder)
         if self.command == "fit":
-            if kept.is_dir() and not stamp.is_file():  # this was cut off in what follows
+            if kept.is_dir() and not (stamp.is_file() and weights.exists()):  # this was cut off in what follows
                 self._put_back(kept)
             if stamp.is_file():
                 print(f"{self.folder}: replaces a run of another command, configuration or weights", file=sys.stderr)
             shutil.rmtree(kept, ignore_errors=True)
             kept.mkdir()
-            for part in (stamp, weights):
+            for part in (weights, stamp):
                 if part.exists():
                     part.replace(kept / part.name)
         else:
@@ -132,6 +134,18 @@ class Run:
     def weights(self) -> list[str]:
         """The names of what is tested."""
         return named_weights([{"checkpoint": value} for value in self._named("checkpoint")])
+
+    def begins_with(self, fit: "Run") -> bool:
+        """Whether it is given what that one trains."""
+        return any(str(weights_of(fit.folder)) in option for option in self.options)
+
+    def names(self, folder: Path) -> bool:
+        """Whether its configurations speak of the weights that a run in ``folder`` leaves."""
+        return any(weights_of(folder).as_posix() in path.read_text("utf-8", "replace") for path in self.configs)
+
+    def trained(self) -> list[list[str | int]]:
+        """The files of the weights that it has left."""
+        return _state(str(weights_of(self.folder)))
 
     @property
     def seed(self) -> int | None:
@@ -231,16 +245,24 @@ def run_all(chains: Sequence[Sequence[Run]], jobs: int = 1) -> dict[Path, str]:
             bar.console.print(f"{run.folder}: {what}", highlight=False, markup=False, soft_wrap=True)
 
         def follow(chain: Sequence[Run]) -> None:
+            untrained: list[Run] = []  # weights that are there are of an earlier run
             for run in chain:
                 if OVER.is_set():
                     return
-                if run.done():
+                fault, before = None, run.trained()
+                if broken := [fit.folder for fit in untrained if run.begins_with(fit)]:
+                    fault = f"{broken[0]} was not trained"
+                elif run.done():
                     tell(run, "done before")
-                elif run.lacking() is None:
-                    tell(run, f"runs, see {run.log}")
-                if (fault := run.once(env)) is not None:
+                else:
+                    if run.lacking() is None:
+                        tell(run, f"runs, see {run.log}")
+                    fault = run.once(env)
+                if fault is not None:
                     faults[run.folder] = fault
                     tell(run, f"no result: {fault}")
+                    if run.trained() == before:  # else it diverged, and has kept what it had learned
+                        untrained.append(run)
                 bar.advance(task)
 
         for chain in as_completed([pool.submit(follow, chain) for chain in chains]):

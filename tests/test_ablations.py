@@ -44,7 +44,7 @@ def test_rows(said, capsys):
     rows = [line.split(" | ")[0].strip("| ") for line in measured.splitlines() if line.startswith("| ")]
     assert rows[2:] == ["without_reasoner_sft", "without_parameters", "without_semantics", "without_rl", "full"]
     assert measured.startswith("Table 3 at 5 + 4 steps") and "| without_rl | 19.50 | -0.50 [-0.50, -0.50] |" in measured
-    assert "- runs/ablations/without_score: no result: no weights in runs/ablations/without_score/grpo/weights" in measured
+    assert "- runs/ablations/without_score: no result: runs/ablations/without_score/grpo was not trained" in measured
     table, paper = Record.read(Path("runs/ablations/ablations.json")).tables.values()
     assert markdown(table) in measured and markdown(paper) in printed
     assert "as the paper prints it" in printed and "| w/o RL | 18.9478 |" in printed
@@ -60,6 +60,20 @@ def test_rows(said, capsys):
 
     assert ablations.main(options) == 1
     assert said.read_text().splitlines()[len(commands) :] == [line for line in commands if "without_score" in line]
+
+
+def test_a_row_whose_training_fails_is_not_shown_by_weights_of_another_budget(said, monkeypatch):
+    options = ["--configs", str(CONFIGS)]
+    Path("fake.py").write_text(FAKE.replace("without_score", "no such row"))
+    assert ablations.main([*options, "--sft-steps=5"]) == 0
+    for steps, row in ((6, "without_score"), (7, "full")):  # full is what the others are compared with
+        Path("fake.py").write_text(FAKE.replace('== "without_score":', f'== "{row}" and sys.argv[1] == "fit":'))
+        assert ablations.main([*options, f"--sft-steps={steps}"]) == 1
+        if row == "without_score":
+            table, _ = Record.read(Path("runs/ablations/ablations.json")).tables.values()
+            assert [line[""] for line in table][-2:] == ["without_rl", "full"] and "without_score" not in str(table)
+            assert "without_score: no result: " in Path("runs/ablations/ablations.md").read_text()
+    assert Path("runs/ablations/without_score/sft/weights").is_dir(), "what was trained before is kept"
 
 
 def test_another_overlay_is_another_row(said, tmp_path, capsys):

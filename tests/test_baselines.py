@@ -92,6 +92,16 @@ def test_only_what_the_chosen_rows_need_is_trained_and_nothing_twice(configs, fa
     assert {path.parent.name for path in Path("runs/baselines/training").glob("*/done.json")} == {"noise", "rain", "shake"}
 
 
+def test_a_row_whose_training_failed_is_not_shown_by_what_was_there_before(configs, fake, tmp_path, capsys):
+    options = ["--configs", str(configs), "--rows", "classic", "three_d"]
+    assert baselines.main([*options, "--steps", "3"]) == 0
+    (tmp_path / "fake.py").write_text("import sys\nif sys.argv[1] == 'fit':\n    sys.exit('error: no luck')\n" + FAKE)
+    assert baselines.main([*options, "--steps", "4"]) == 1
+    _, measured, _ = table()
+    assert "| three_d |" not in measured and "| classic |" in measured
+    assert "- three_d: no result: runs/baselines/training/noise was not trained" in measured
+
+
 def test_a_row_that_was_asked_for_and_failed_is_a_failure(configs, fake, capsys):
     assert baselines.main(["--configs", str(configs), "--rows", "foundir"]) == 1
 

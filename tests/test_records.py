@@ -1,6 +1,7 @@
 """What a command printed, kept for machines: the same tables, the weights' hashes, the command as it was typed."""
 
 import csv
+import os
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from rnr.models.weights import SHIPPED
-from rnr.records import Record, digest, named_weights, record
+from rnr.records import Record, digest, named_weights, record, write_whole
 from rnr.stage_commands import run
 
 
@@ -49,6 +50,14 @@ def test_it_comes_back_as_it_was_written(weights):
     (weights / "other.json").write_text('{"command": []}')
     with pytest.raises(ValueError, match=r"other\.json: is no record of a command"):
         Record.read(weights / "other.json")
+
+
+def test_names_that_are_no_utf8_come_back_too(weights):
+    told = record(["worth", os.fsdecode(b"od\xffd dir")], {"Title": [{"photo": "\udcff.png"}]}, 7, [])
+    told.write(weights / "worth.json")
+    assert Record.read(weights / "worth.json") == told
+    write_whole("# \udcff", weights / "worth.md")
+    assert (weights / "worth.md").read_text() == "# \\udcff"
 
 
 @pytest.mark.parametrize("command", ["test", "validate"])

@@ -125,6 +125,23 @@ def test_nothing_is_run_twice_until_its_weights_change(here):
     assert made("--again") == 0 and len(ran()) == 6
 
 
+def test_again_means_the_rows_of_a_table_too(here):
+    assert made() == 0
+    stamp = next(Path("runs").rglob("test.json")).parent / "rows/full/done.json"
+    stamp.parent.mkdir(parents=True)
+    for options, kept in ((["--as-is"], True), ([], True), (["--again"], False)):
+        stamp.write_text("{}")
+        assert made(*options) == 0
+        assert stamp.exists() == kept
+
+
+def test_commands_that_would_share_a_folder_are_refused(here, capsys):
+    Path("mine.in.md").write_text("```bash\nrnr worth $D --seed 1\nrnr worth $D --seed -1\n```\n")
+    with pytest.raises(SystemExit):
+        made()
+    assert "would write to the same folder" in capsys.readouterr().err
+
+
 def test_what_is_not_done_is_said_to_be_so(here):
     assert made() == 0
     train("{'new': 1}")

@@ -87,6 +87,21 @@ def test_what_a_run_that_was_cut_off_has_put_aside_comes_back(run):
     assert fit.done() and (fit.folder / "weights" / "model.safetensors").read_text() == "its own"
 
 
+def test_weights_that_were_being_put_aside_come_back(run):
+    """Killed between the weights and the stamp."""
+    fit = dataclasses.replace(run, command="fit")
+    weights = fit.folder / "weights"
+    assert fit.once() is None
+    weights.mkdir()
+    (weights / "config.json").write_text("trained")
+    (fit.folder / "replaced").mkdir()
+    weights.rename(fit.folder / "replaced/weights")
+    assert not fit.done(), "a stamp without weights"
+    Path("fail").touch()
+    assert fit.once() is not None
+    assert (weights / "config.json").read_text() == "trained" and (fit.folder / "done.json").exists()
+
+
 @pytest.mark.parametrize("cause", ["configuration", "options", "weights", "a run that was cut off"])
 def test_it_is_done_again_when_its_cause_changes(cause, run):
     run.once()

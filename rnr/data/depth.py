@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from rnr.atomic import whole
 from rnr.data import classical_depth
 from rnr.data.photos import Photo, PhotoError
 from rnr.data.published_depth import read_mat, read_transmission
@@ -69,12 +70,8 @@ def to_levels(depth: Tensor, size: torch.Size) -> Tensor:
 
 def save_depth(depth: Tensor, path: Path) -> None:
     """Writes ``depth`` (1, H, W) uint8 as a PNG that is whole or not there, and that :func:`read_depth` takes for known."""
-    partial = path.with_name(f"{path.name}.part")
-    try:
-        Image.fromarray(depth[0].clamp(min=1).numpy()).save(partial, format="PNG")  # 0 would be read as unknown
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as place:
+        Image.fromarray(depth[0].clamp(min=1).numpy()).save(place, format="PNG")  # 0 would be read as unknown
 
 
 def read_depth(path: Path) -> Tensor:

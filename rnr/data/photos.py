@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageChops, ImageCms, ImageOps
 from torch import Tensor
 
+from rnr.atomic import whole
 from rnr.diagnosis import Diagnosis
 
 SUFFIXES = (".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -169,13 +170,9 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 def save_photo(image: Tensor, path: Path) -> None:
     """Writes ``image`` (3, H, W), clamped to [0, 1], as an 8-bit PNG that is whole or not there."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     pixels = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    try:
-        Image.fromarray(pixels).save(partial, format="PNG")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as place:
+        Image.fromarray(pixels).save(place, format="PNG")
 
 
 def inside(folder: Path, name: str) -> Path:

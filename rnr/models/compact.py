@@ -96,21 +96,8 @@ class CompactRestorer(TrainableRestorer):
 
     @torch.no_grad()
     def restore(self, images: Tensor, diagnoses: Sequence[Diagnosis | None], seeds: Sequence[int]) -> Tensor:
-        """As the interface says; this restorer draws nothing, so ``seeds`` do not matter. A shake that is too wide for its
-        kernels is undone in a smaller copy, after all else."""
-        wide = {row: each.shake for row, each in enumerate(diagnoses) if each and _is_wide(each.shake)}
-        first = [replace(each, shake=None) if row in wide else each for row, each in enumerate(diagnoses)]
-        restored = self(images, first).clamp(0, 1)
-        for row, shake in wide.items():
-            restored[row] = self._unshaken(restored[row], shake)
-        return restored
-
-    def _unshaken(self, image: Tensor, shake: Shake) -> Tensor:
-        """``image`` (3, H, W) with what undoing ``shake`` changes in a copy in which it is narrow enough."""
-        times = 2 ** math.ceil(math.log2(shake.length / REACH))
-        copy = shrink(image[None], max(max(image.shape) // times, 1))
-        change = self(copy, [Diagnosis(shake=afar.scaled(shake, 1 / times))]).clamp(0, 1) - copy
-        return (image + F.interpolate(change, image.shape[-2:], mode="bicubic", align_corners=False)[0]).clamp(0, 1)
+        """As the interface says; this restorer draws nothing, so ``seeds`` do not matter."""
+        return self(images, diagnoses).clamp(0, 1)
 
     def loss(
         self, degraded: Tensor, clean: Tensor, diagnoses: Sequence[Diagnosis | None], generator: torch.Generator
@@ -142,9 +129,27 @@ class CompactRestorer(TrainableRestorer):
         """(B, 3, H, W), not clamped, with gradient. images: (B, 3, H, W) in [0, 1] of any size.
 
         A photo of which the diagnosis says that nothing is wrong with it stays as it is. None says nothing. The smaller the
-        change of a photo, the less of it is made: next to nothing of one that is hardly more than :data:`OWN_ERROR`.
+        change of a photo, the less of it is made: next to nothing of one that is hardly more than :data:`OWN_ERROR`. A shake
+        that is too wide for the kernels is undone in a smaller copy, after all else.
         ``ValueError`` for weights of fewer digits than float32 has, for which there is no Fourier transform.
         """
+        wide = {row: each.shake for row, each in enumerate(diagnoses) if each and _is_wide(each.shake)}
+        first = [replace(each, shake=None) if row in wide else each for row, each in enumerate(diagnoses)]
+        restored = self._repaired(images, first)
+        if not wide:
+            return restored
+        rows = [self._unshaken(row, wide[i]) if i in wide else row for i, row in enumerate(restored)]
+        return torch.stack(rows)
+
+    def _unshaken(self, image: Tensor, shake: Shake) -> Tensor:
+        """``image`` (3, H, W) with what undoing ``shake`` changes in a copy in which it is narrow enough."""
+        times = 2 ** math.ceil(math.log2(shake.length / REACH))
+        copy = shrink(image[None], max(max(image.shape) // times, 1)).clamp(0, 1)
+        change = self._repaired(copy, [Diagnosis(shake=afar.scaled(shake, 1 / times))]).clamp(0, 1) - copy
+        return image + F.interpolate(change, image.shape[-2:], mode="bicubic", align_corners=False)[0]
+
+    def _repaired(self, images: Tensor, diagnoses: Sequence[Diagnosis | None]) -> Tensor:
+        """At the photos' own size."""
         if (dtype := self.network.head.weight.dtype).itemsize < 4:
             raise ValueError(f"the restorer's weights must be float32, got {dtype}; --trainer.precision bf16-mixed does")
         ill = [diagnosis is None or any(diagnosis[kind] is not None for kind in KINDS) for diagnosis in diagnoses]

@@ -59,8 +59,8 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
     looks: how often it looks at a photo that it examines (:func:`rnr.models.views.look`). More than once, what it says is the
         :func:`~rnr.diagnosis.consensus.consensus`. ``severities`` are those of one look, and its own training
         is of one. None takes the checkpoint's own, 1 unless it says otherwise.
-    afar: whether it looks again, at smaller copies (:mod:`rnr.diagnosis.afar`), where it finds no shake. None takes the
-        checkpoint's own, no unless it says otherwise.
+    afar: whether it looks again, at smaller copies (:mod:`rnr.diagnosis.afar`), where it finds no shake; in vain if its
+        ``fields`` lack severity or parameters. None takes the checkpoint's own, no unless it says otherwise.
     score_weight, scene_weight: weight in the loss of a token of the presence and severity lines, and of the scene line,
         against 1 for the parameters.
     answer_weight, probe_weight: weights in the loss of the answer's text, and of two auxiliary :class:`Probe`, for

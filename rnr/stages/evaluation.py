@@ -174,7 +174,7 @@ class Evaluation:
         looks = "" if photos == len(self.photos) else f" degraded {len(self.photos) / photos:g} times each"
         tables = {f"Restoration, {photos} photos{looks}, with 95 % intervals": self.restoration_rows()}
         if diagnosed is not None:
-            title = f"Diagnosis, {diagnosed.photos} photos, {diagnosed.parse_rate:.0%} of answers parse"
+            title = f"Diagnosis, {diagnosed.photos} photos, {math.floor(100 * diagnosed.parse_rate)}% of answers parse"
             tables[title] = self.diagnosis_rows()
             tables["Parameters of what is there and found"] = [
                 {

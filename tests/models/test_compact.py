@@ -75,7 +75,7 @@ def test_a_shake_wider_than_its_kernels_is_undone_in_a_smaller_copy():
     shipped = CompactRestorer("shipped/restorer").eval()
     restored = shipped.restore(blurred, [Diagnosis(shake=shake)], [0])
     with torch.no_grad():
-        at_full_size = shipped(blurred, [Diagnosis(shake=shake)]).clamp(0, 1)
+        at_full_size = shipped._repaired(blurred, [Diagnosis(shake=shake)]).clamp(0, 1)
     before, full, after = (peak_signal_noise_ratio(each, sharp, 1.0).item() for each in (blurred, at_full_size, restored))
     assert after > full + 0.5 > before + 0.5
 
@@ -85,6 +85,9 @@ def test_so_it_is_beside_others_and_in_any_size():
     both = model.restore(images(2), [wide, ALL], [0, 0])
     torch.testing.assert_close(both[:1], model.restore(images(2)[:1], [wide], [0]), atol=1e-5, rtol=0)
     torch.testing.assert_close(both[1:], model.restore(images(2)[1:], [ALL], [0]), atol=1e-5, rtol=0)
+    first = model.rollout(images(2), [wide, ALL], [0, 0], 2)[:, 0]
+    torch.testing.assert_close(first.clamp(0, 1), both, atol=1e-5, rtol=0)
+    first.sum().backward()
     rest = model.restore(images(2)[:1], [dataclasses.replace(wide, shake=None)], [0])
     assert not both[:1].equal(rest)
     for size in ((1, 1), (3, 70), (16, 16)):
