@@ -14,16 +14,20 @@ from torch import Tensor
 
 from rnr.command_line import Failures, find_all
 from rnr.data.photos import Photo, PhotoError, open_photo, passed_over
-from rnr.diagnosis import KINDS
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def each(
-    paths: Sequence[Path], one: Callable[[Photo, Tensor, Path], None], output: Path | None, scenes: bool = False
+    paths: Sequence[Path],
+    one: Callable[[Photo, Tensor, Path], None],
+    output: Path | None,
+    names: Sequence[str] = (),
+    scenes: bool = False,
 ) -> int:
     """``one(photo, its image (3, H, W), its output folder)`` for all photos, with their ``scenes`` or without, and a line on
-    where each one went. Returns the exit status: 1 if some failed, 2 if ``output`` cannot be written to."""
+    where each one went. names: of what it may write there; such files of an earlier run do not stay. Returns the exit status:
+    1 if some failed, 2 if ``output`` cannot be written to."""
     failures, taken, made = Failures(), set(), output is not None and not output.exists()
     if output is not None:
         try:
@@ -47,8 +51,8 @@ def each(
                 one(photo, image, folder)
                 continue
             folder.mkdir(parents=True, exist_ok=True)
-            before = {path: path.stat().st_mtime_ns for path in folder.iterdir() if _is_made(path.name)}
-            if before:
+            before = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name in names}
+            if any(folder.iterdir()):
                 print(f"{folder}: replaces what was made there before", file=sys.stderr, flush=True)
             try:
                 one(photo, image, folder)
@@ -64,13 +68,6 @@ def each(
         with suppress(OSError):  # it is not empty
             output.rmdir()
     return 1 if failures.count else 0
-
-
-def _is_made(name: str) -> bool:
-    """Whether a file has a name that these commands give."""
-    stem, _, suffix = name.rpartition(".")
-    steps = [f"{number}_{kind}" for number, kind in enumerate(KINDS, start=1)]
-    return (suffix == "png" and stem in ("degraded", "figure", "restored", "sheet", *steps)) or name == "diagnosis.json"
 
 
 def _once(found: Sequence[Photo | PhotoError]) -> list[Photo | PhotoError]:

@@ -32,6 +32,11 @@ from rnr.photo_batch import DEVICE, each, opened
 from rnr.pipeline import ReasonAndRestore, best
 from rnr.pipeline import restore as restored_by
 
+STEPS = tuple(f"{number}_{kind}.png" for number, kind in enumerate(KINDS, start=1))
+DEGRADED = (*STEPS, "degraded.png", "diagnosis.json", "sheet.png")
+RESTORED = ("restored.png", "diagnosis.json", "figure.png")
+"""What there is of a photo once it is degraded, or restored."""
+
 
 def degrade(argv: Sequence[str]) -> int:
     """Puts photos through Eq. 1, and writes what was applied."""
@@ -63,8 +68,8 @@ def degrade(argv: Sequence[str]) -> int:
         else:
             drawn = truth.degradation([given], depth, [seed % 2**31])
         degraded = Degrader.apply(image[None], depth, drawn)
-        for number, (kind, step) in enumerate(degraded.steps.items(), start=1):
-            save_photo(step.image[0], folder / f"{number}_{kind}.png")
+        for name, step in zip(STEPS, degraded.steps.values(), strict=True):
+            save_photo(step.image[0], folder / name)
         save_photo(degraded.image[0], folder / "degraded.png")
         scene = photo.scene if given is None else given.scene
         applied = truth.diagnoses(degraded, [scene])[0]
@@ -75,7 +80,7 @@ def degrade(argv: Sequence[str]) -> int:
             with whole(folder / "sheet.png") as place:
                 contact_sheet(image, depth[0], degrader, args.seed).savefig(place, dpi=110)
 
-    return each(args.photos, one, args.output, scenes=True)
+    return each(args.photos, one, args.output, DEGRADED, scenes=True)
 
 
 def diagnose(argv: Sequence[str]) -> int:
@@ -183,7 +188,7 @@ def restore(argv: Sequence[str]) -> int:
             files.save(diagnosis, folder / "diagnosis.json")
         save_figure([("input", image), ("restored", restored)], diagnosis, folder / "figure.png")
 
-    return each(args.photos, one, args.output)
+    return each(args.photos, one, args.output, RESTORED)
 
 
 def demo(argv: Sequence[str]) -> int:

@@ -153,6 +153,8 @@ def test_of_an_earlier_run_nothing_stays_that_is_not_true_any_more(photo, tmp_pa
     assert "replaces what was made there before" in capsys.readouterr().err
     there = {path.name for path in (tmp_path / "out/cup").iterdir()}
     assert there == {*STEPS, "degraded.png", "diagnosis.json", "notes.txt"}, "no sheet.png"
+    assert photo_commands.restore([str(photo), *out]) == 0
+    assert {path.name for path in (tmp_path / "out/cup").iterdir()} == there | {"restored.png", "figure.png"}
 
 
 def test_photos_of_one_name_in_two_folders_are_degraded_otherwise(photo, tmp_path):
