@@ -76,7 +76,7 @@ def seconds(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
 def main() -> None:
     single_core()
     reasoner = load_reasoner("shipped/reasoner").eval()
-    reasoner.looks = 1  # as the rival does
+    reasoner.looks, reasoner.afar = 1, False  # as the rival does
     reasoner.diagnose(photos(shipped_photos("train")[0], 8))
     remembered = dict(reasoner._memory)
     rows = []
