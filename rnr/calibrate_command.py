@@ -213,7 +213,7 @@ def _draw(
     grid[0, 0].legend()
     file.parent.mkdir(parents=True, exist_ok=True)
     with whole(file) as place:
-        figure.savefig(place, dpi=110)
+        figure.savefig(place, format=file.suffix[1:], dpi=110)
 
 
 def _save(reasoner: Qwen3VLReasoner, folder: Path) -> None:

@@ -35,7 +35,7 @@ def save_figure(panels: Sequence[tuple[str, Tensor]], diagnosis: Diagnosis | Non
         axes.axis("off")
     note.text(0.02, 0.95, text, va="top", family="monospace", fontsize=8, parse_math=False)
     with whole(path) as place:
-        figure.savefig(place, dpi=110)
+        figure.savefig(place, format="png", dpi=110)
 
 
 def contact_sheet(image: Tensor, depth: Tensor, degrader: Degrader, seed: int) -> Figure:

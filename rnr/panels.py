@@ -125,7 +125,7 @@ def save(figure: Figure, path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: a figure ends in one of {', '.join(SUFFIXES)}")
     with matplotlib.rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}), whole(path) as place:
-        figure.savefig(place, dpi=DPI)
+        figure.savefig(place, format=path.suffix[1:], dpi=DPI)
 
 
 @dataclass(frozen=True)

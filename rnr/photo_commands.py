@@ -78,7 +78,7 @@ def degrade(argv: Sequence[str]) -> int:
             print(f"{photo.path}: not exactly as asked for: {'; '.join(missed)}", file=sys.stderr)
         if args.sheet:
             with whole(folder / "sheet.png") as place:
-                contact_sheet(image, depth[0], degrader, args.seed).savefig(place, dpi=110)
+                contact_sheet(image, depth[0], degrader, args.seed).savefig(place, format="png", dpi=110)
 
     return each(args.photos, one, args.output, DEGRADED, scenes=True)
 

@@ -255,7 +255,7 @@ def _sheet(scene: str, seen: Sequence[Seen], path: Path) -> None:
             axes.set_title(f"{each.name}\n{', '.join(found) or 'nothing'}", fontsize=6, parse_math=False)
             axes.axis("off")
     with whole(path) as place:
-        figure.savefig(place, dpi=110)
+        figure.savefig(place, format="png", dpi=110)
 
 
 def _open(path: Path) -> Tensor:

@@ -7,7 +7,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
     path = tmp_path / "figure.png"
     with whole(path) as place:
         place.write_text("first")
-        assert not path.exists() and place.suffix == ".png"
+        assert not path.exists() and place.suffix == ".part", "no photo, if it is left by a kill"
     with pytest.raises(OSError, match="full"), whole(path) as place:
         place.write_text("hal")
         raise OSError("the disk is full")

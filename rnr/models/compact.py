@@ -144,7 +144,7 @@ class CompactRestorer(TrainableRestorer):
     def _unshaken(self, image: Tensor, shake: Shake) -> Tensor:
         """``image`` (3, H, W) with what undoing ``shake`` changes in a copy in which it is narrow enough."""
         times = 2 ** math.ceil(math.log2(shake.length / REACH))
-        copy = shrink(image[None], max(max(image.shape) // times, 1)).clamp(0, 1)
+        copy = shrink(image[None], max(max(image.shape[-2:]) // times, 1)).clamp(0, 1)
         change = self._repaired(copy, [Diagnosis(shake=afar.scaled(shake, 1 / times))]).clamp(0, 1) - copy
         return image + F.interpolate(change, image.shape[-2:], mode="bicubic", align_corners=False)[0]
 
