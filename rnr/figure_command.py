@@ -20,6 +20,8 @@ def figure(argv: Sequence[str]) -> int:
     """Draws one. Exit status 1 if something in it could not be used, 2 if there is no figure."""
     parser = _parser()
     args = parser.parse_args(argv)
+    if idle := _idle(args, parser):
+        parser.error(f"{', '.join(idle)}: nothing in this figure goes by that")
     path = args.output if args.output.suffix.lower() in SUFFIXES else args.output / f"{args.name}.png"
     try:
         systems = named(args.rows, args.configs) if args.rows else None
@@ -51,6 +53,16 @@ def figure(argv: Sequence[str]) -> int:
         print(f"left out: {line}")
     print(wanted.caption, path, path.with_suffix(".md"), sep="\n")
     return 1 if drawn.failures else 0
+
+
+def _idle(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:
+    """Options that were given and change nothing in the figure that was asked for."""
+    kind = FIGURES[args.name]
+    real = kind.preset is None
+    idle = {"preset": real, "draws": real, "seed": real, "reasoner": not real, "runs": bool(args.rows) or not kind.ablation}
+    idle |= dict.fromkeys(("split", "held_out"), not args.photos)
+    names = [name for name, is_idle in idle.items() if is_idle and getattr(args, name) != parser.get_default(name)]
+    return [f"--{name.replace('_', '-')}" for name in names]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rnr.command_line import at_least_one
+from rnr.data.layouts import photos_in
+from rnr.data.photos import PhotoError
 from rnr.records import record, write_whole
 from rnr.row_runs import Run, run_all
 from rnr.stage_commands import weights_of
@@ -86,6 +88,10 @@ def main(argv: Sequence[str]) -> int:
     args, options = parser.parse_known_args(argv)
     if args.steps < 4:
         parser.error(f"argument --steps: must be at least 4, got {args.steps}")
+    try:  # hours before a test would
+        photos_in([str(photos) for photos in args.test if photos is not None], "test")
+    except PhotoError as error:
+        parser.exit(2, f"error: {error}\n")
     chains, tests = _runs(args, options)
     # A fit that diverged has kept its best weights, and is tested by those: for algorithm1 that is a result.
     faults = run_all(chains, args.jobs)

@@ -1,7 +1,7 @@
 """Runs of ``rnr`` that make up a table: each in a process of its own, and none twice.
 
-A run that is through leaves ``done.json`` in its folder: its command, what its configurations said and which weights
-they named. As long as all of that is the same, it is not run again; so a table goes on where it broke off, and a row
+A run that is through leaves ``done.json`` in its folder: its command, what its configurations said, and which weights and
+files they named. As long as all of that is the same, it is not run again; so a table goes on where it broke off, and a row
 whose configuration, options or weights have changed is made anew.
 """
 
@@ -116,19 +116,22 @@ class Run:
         for part in kept.iterdir():
             part.replace(self.folder / part.name)
 
-    def _named(self, key: str) -> list[str | list[str]]:
-        """All that configurations and options name as ``key``. What is no YAML, or no name, names nothing: a run says so."""
-        found: list[str | list[str]] = []
+    def _said(self) -> Iterator[Any]:
+        """What each configuration says, and each option as ``{its last name: its value}``. What is no YAML says nothing here:
+        a run says so."""
         for path in self.configs:
             with suppress(yaml.YAMLError, UnicodeDecodeError):
-                found += filter(_is_name, values(yaml.safe_load(path.read_text("utf-8")), key))
+                yield yaml.safe_load(path.read_text("utf-8"))
         for word, following in pairwise([*self.options, ""]):
             name, equals, value = word.partition("=")
-            if name.endswith(f".{key}"):
-                text = value if equals else following
+            text = value if equals else following
+            if name.startswith("--"):
                 with suppress(yaml.YAMLError):
-                    found += filter(_is_name, [yaml.safe_load(text) if text else text])
-        return found
+                    yield {name.rpartition(".")[2]: yaml.safe_load(text) if text else text}
+
+    def _named(self, key: str) -> list[str | list[str]]:
+        """All that configurations and options name as ``key``, but for what is no name."""
+        return [value for said in self._said() for value in values(said, key) if _is_name(value)]
 
     @property
     def weights(self) -> list[str]:
@@ -168,11 +171,17 @@ class Run:
     def _fingerprint(self) -> dict[str, Any]:
         texts = [path.read_bytes() for path in self.configs]
         named = {name for value in self._named("checkpoint") for name in ([value] if isinstance(value, str) else value)}
-        return {
+        fingerprint = {
             "arguments": self.arguments,
             "configs": hashlib.sha256(b"\0".join(texts)).hexdigest(),
             "weights": {name: _state(name) for name in sorted(named)},
         }
+        return fingerprint | ({"files": files} if (files := self._files()) else {})
+
+    def _files(self) -> dict[str, str]:
+        """What is in the files that configurations and options name, such as a preset."""
+        found = {text for node in self._said() for text in _texts(node)}
+        return {name: _digest(name) for name in sorted(found) if _is_file(name)}
 
 
 def launched(arguments: Sequence[str], log: Path, env: Mapping[str, str] = NOTHING) -> str | None:
@@ -289,6 +298,25 @@ def _state(name: str) -> list[list[str | int]]:
         return []
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return [[str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+
+
+def _texts(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict | list):
+        for each in node.values() if isinstance(node, dict) else node:
+            yield from _texts(each)
+
+
+def _is_file(name: str) -> bool:
+    with suppress(OSError):  # too long to be one
+        return Path(name).is_file()
+    return False
+
+
+def _digest(name: str) -> str:
+    with Path(name).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_name(value: Any) -> bool:

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from PIL import Image
 
 from rnr import row_runs
 from rnr.grpo_compare import METHODS, main
@@ -63,6 +64,9 @@ def test_every_row_is_trained_and_tested_once_and_a_diverged_one_too(said, tmp_p
 
 
 def test_each_folder_of_photos_has_tables_of_its_own(said, tmp_path):
+    for photos in ("indoors", "out of/doors"):
+        (tmp_path / photos).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / photos / "a.png")
     argv = ["--configs", "configs", "-o", "out", "--steps", "8", "--only", "awr", "--test", "indoors", "out of/doors"]
     assert main(argv) == 0
     tests = [line for line in said() if line.startswith("test")]
@@ -81,6 +85,14 @@ def test_too_few_steps_to_be_validated_are_refused(capsys):
         main(["--steps", "3"])
     assert stop.value.code == 2
     assert "--steps: must be at least 4" in capsys.readouterr().err
+
+
+def test_photos_that_are_not_there_are_told_before_anything_is_trained(said, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--configs", "configs", "-o", "out", "--test", "elsewhere"])
+    assert stop.value.code == 2 and "error: elsewhere" in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError):
+        said()
 
 
 @pytest.mark.parametrize("name", METHODS)

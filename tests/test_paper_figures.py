@@ -234,6 +234,8 @@ def test_a_figure_of_real_photos(photos, configs, watched, tmp_path, capsys):
         (["indoor", "--rows", "identity=input"], "two columns are called 'input'"),
         (["indoor", "--preset", "drizzle", "--rows", "identity"], "'drizzle'"),
         (["real", "--pick", "gain", "--rows", "identity"], "PSNR is not known"),
+        (["real", "--draws", "2", "--seed", "1"], "--draws, --seed: nothing in this figure goes by that"),
+        (["indoor", "--reasoner", "mine", "--runs", "elsewhere"], "--reasoner, --runs: nothing in this figure"),
         (["real", "--crop", "0", "0", "999", "2", "--rows", "identity"], "none of the photos could be used"),
     ],
 )

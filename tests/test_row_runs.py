@@ -102,15 +102,20 @@ def test_weights_that_were_being_put_aside_come_back(run):
     assert (weights / "config.json").read_text() == "trained" and (fit.folder / "done.json").exists()
 
 
-@pytest.mark.parametrize("cause", ["configuration", "options", "weights", "a run that was cut off"])
+@pytest.mark.parametrize("cause", ["configuration", "options", "weights", "files", "a run that was cut off"])
 def test_it_is_done_again_when_its_cause_changes(cause, run):
+    Path("mine.yaml").write_text("rain: 0.1")
+    run = dataclasses.replace(run, options=(*run.options, "--data.eval_degrader", "[paper, mine.yaml]"))
     run.once()
+    assert run.done()
     if cause == "configuration":
         run.configs[0].write_text("model: {restorer: {checkpoint: weights}}")
     elif cause == "options":
         run = Run(run.command, run.folder, run.configs, ("--data.limit_eval=2",))
     elif cause == "weights":
         (run.folder.parent / "weights" / "model.safetensors").write_text("new")
+    elif cause == "files":
+        Path("mine.yaml").write_text("rain: 0.2")
     else:
         (run.folder / "done.json").unlink()
     assert not run.done() and run.once() is None

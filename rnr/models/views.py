@@ -9,6 +9,7 @@ It may look again, at the photo without one of its corners or at the mirror imag
 (:func:`look`).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from rnr.models.chart import SIZE as CHART
 from rnr.models.chart import chart
 
+ASPECT = 200  # to 1 at most, as transformers' own image processing has it
 MARGIN = 1 / 12
 CORNERS = ((True, True), (False, False), (True, False), (False, True))
 """Those that are kept, look by look: is it at the bottom, is it to the right."""
@@ -30,7 +32,7 @@ class Views:
 
     ``size`` S: every view is S x S pixels; first the whole photo, squeezed, then ``tiles`` crops at native resolution,
     then, if ``chart``, the chart, enlarged to S where that is a multiple of 128.
-    ``size`` None: one view, the whole photo in its own proportions, between ``min_pixels`` and ``max_pixels``.
+    ``size`` None: one view, the whole photo in its own proportions, up to 200:1, between ``min_pixels`` and ``max_pixels``.
     """
 
     size: int | None = 128
@@ -57,10 +59,12 @@ class Views:
     def take(self, images: Tensor, unit: int) -> Tensor:
         """(B, V, 3, h, w) in [0, 1], h and w multiples of ``unit``. images: (B, 3, H, W) in [0, 1].
 
-        Raises ``ValueError`` if ``size`` is no multiple of ``unit``, or, for ``size`` None, beyond an aspect of 200:1.
+        Raises ``ValueError`` if ``size`` is no multiple of ``unit``.
         """
         if self.size is None:
-            height, width = smart_resize(*images.shape[-2:], unit, self.min_pixels, self.max_pixels)
+            rows, columns = images.shape[-2:]
+            sides = max(rows, math.ceil(columns / ASPECT)), max(columns, math.ceil(rows / ASPECT))
+            height, width = smart_resize(*sides, unit, self.min_pixels, self.max_pixels)
             return _resize(images, height, width, "bicubic").unsqueeze(1)
         if self.size % unit:
             raise ValueError(f"views of {self.size} pixels do not divide into units of {unit}")
