@@ -5,6 +5,7 @@ A photo that cannot be used costs one line on stderr; the rest go on, and the co
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from rnr.metrics.restoration import as_saved, psnr, ssim
 from rnr.models.interfaces import TrainableRestorer
 from rnr.models.reward import Reward
 from rnr.photo_batch import DEVICE, each, opened
-from rnr.pipeline import ReasonAndRestore, best
+from rnr.pipeline import ReasonAndRestore, best, blended
 from rnr.pipeline import restore as restored_by
 
 STEPS = tuple(f"{number}_{kind}.png" for number, kind in enumerate(KINDS, start=1))
@@ -142,6 +143,10 @@ def restore(argv: Sequence[str]) -> int:
         "--set", action="append", default=[], metavar="KIND=SEVERITY", type=_setting,
         help=f"overrule a severity (1 to 100; 0: not there) of {', '.join(KINDS)}; may be repeated",
     )  # fmt: skip
+    parser.add_argument(
+        "--strength", type=_share, default=1.0, metavar="S",
+        help="how much of the change is made, from 0 (the photo as it is) to 1 (default)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="for restorers that draw noise (default 0)")
     parser.add_argument(
         "--best-of", type=_count, default=1, metavar="N",
@@ -183,6 +188,7 @@ def restore(argv: Sequence[str]) -> int:
             )
         else:
             restored = restored_by(restorer, image, diagnosis, args.seed)
+        restored = blended(image, restored, args.strength)
         save_photo(restored, folder / "restored.png")
         if diagnosis is not None:
             files.save(diagnosis, folder / "diagnosis.json")
@@ -276,6 +282,16 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
+    return share
 
 
 def _weight(text: str) -> float:

@@ -51,10 +51,15 @@ class ReasonAndRestore:
         return restore(self.restorer, checked(photo), diagnosis, seed)
 
     def __call__(
-        self, photo: Tensor, overrule: Mapping[str, float] | None = None, seed: int = 0, best_of: int = 1
+        self,
+        photo: Tensor,
+        overrule: Mapping[str, float] | None = None,
+        seed: int = 0,
+        best_of: int = 1,
+        strength: float = 1.0,
     ) -> Repair:
         """Both. overrule: severities (0: absent) that replace the reasoner's, see :func:`with_severity`. best_of: of so many
-        candidates the reasoner picks one, see :func:`best`.
+        candidates the reasoner picks one, see :func:`best`. strength: how much of the change is made, see :func:`blended`.
 
         An answer that does not parse is passed on in ``failure``; the photo is then restored by what was overruled
         alone, or without a diagnosis.
@@ -70,9 +75,9 @@ class ReasonAndRestore:
             for kind, severity in overrule.items():
                 diagnosis = with_severity(diagnosis, kind, severity)
         if best_of == 1:
-            return Repair(self.restore(photo, diagnosis, seed), diagnosis, failure)
+            return Repair(blended(photo, self.restore(photo, diagnosis, seed), strength), diagnosis, failure)
         choice = best(self.reasoner, self.restorer, photo, diagnosis, best_of, seed)
-        return Repair(choice.image, diagnosis, failure, choice.rewards)
+        return Repair(blended(photo, choice.image, strength), diagnosis, failure, choice.rewards)
 
 
 def checked(photo: Tensor) -> Tensor:
@@ -88,6 +93,14 @@ def checked(photo: Tensor) -> Tensor:
 def restore(restorer: Restorer, photo: Tensor, diagnosis: Diagnosis | None, seed: int = 0) -> Tensor:
     """(3, H, W) in [0, 1]. photo: the same. What is grey stays grey: restorers know colored photos alone."""
     return grey_as(photo, restorer.restore(photo[None], [diagnosis], [seed])[0])
+
+
+def blended(photo: Tensor, restored: Tensor, strength: float) -> Tensor:
+    """``photo`` with so much of the change to ``restored`` as ``strength`` says: 0 is faithful, the photo as it is, 1 all of
+    it. Raises ``ValueError`` for a strength outside [0, 1]."""
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength must lie within [0, 1], got {strength:g}")
+    return photo.lerp(restored, strength)
 
 
 def grey_as(photo: Tensor, images: Tensor) -> Tensor:

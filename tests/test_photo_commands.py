@@ -13,7 +13,7 @@ from PIL import Image
 
 from rnr import photo_commands
 from rnr.cli import main
-from rnr.data.photos import shipped_photos
+from rnr.data.photos import open_photo, shipped_photos
 from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, Shake, files, parse
 from rnr.diagnosis.examination import Examination
 from rnr.models.compact import CompactRestorer
@@ -253,6 +253,17 @@ def test_what_a_person_sets_is_what_the_restorer_gets(photo, tmp_path, monkeypat
     assert files.load(tmp_path / "cup" / "diagnosis.json").noise.severity == 40
 
 
+def test_a_part_of_the_change_is_made(photo, tmp_path):
+    def restored(*options):
+        assert photo_commands.restore([str(photo), "-o", str(tmp_path), "--set", "fog=60", *options]) == 0
+        return open_photo(tmp_path / "cup" / "restored.png").astype(int)
+
+    before, whole = open_photo(photo).astype(int), restored()
+    assert abs(whole - before).mean() > 5
+    assert (restored("--strength", "0") == before).all()
+    assert abs(restored("--strength", "0.5") - (before + whole) / 2).max() <= 1
+
+
 def test_a_diagnosis_file_replaces_the_reasoner(photo, tmp_path, monkeypatch):
     monkeypatch.setattr("rnr.models.load.load_reasoner", lambda name: pytest.fail("the reasoner is not needed"))
     given = Diagnosis(fog=Fog(50, (0.8, 0.85, 0.9), 0.6))
@@ -467,9 +478,11 @@ def test_where_all_candidates_are_alike_the_first_is_kept(photo, tmp_path, monke
         (["--best-of", "2.5"], "--best-of: must be a whole number of at least 1, got '2.5'"),
         (["--cycle", "-1"], "--cycle: must be a finite number of at least 0, got '-1'"),
         (["--cycle", "2"], "--cycle: picks among candidates, so --best-of must be at least 2"),
+        (["--strength", "1.5"], "--strength: must be a number from 0 to 1, got '1.5'"),
+        (["--strength", "half"], "--strength: must be a number from 0 to 1, got 'half'"),
     ],
 )
-def test_nonsense_about_candidates_is_refused(photo, tmp_path, options, said, capsys):
+def test_nonsense_is_refused(photo, tmp_path, options, said, capsys):
     with pytest.raises(SystemExit) as stop:
         photo_commands.restore([str(photo), "-o", str(tmp_path), *options])
     assert stop.value.code == 2 and said in capsys.readouterr().err

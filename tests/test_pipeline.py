@@ -39,6 +39,17 @@ def test_grey_stays_grey_and_colors_are_the_restorers(rnr, best_of):
     assert grey.eq(grey[:1]).all() and torch.allclose(grey[0] / PHOTO[0], (grey[0] / PHOTO[0])[0, 0])
 
 
+@pytest.mark.parametrize("best_of", [1, 3])
+def test_so_much_of_the_change_is_made_as_asked_for(rnr, best_of):
+    whole = rnr(PHOTO, best_of=best_of).image
+    assert torch.equal(rnr(PHOTO, best_of=best_of, strength=1).image, whole)
+    assert torch.equal(rnr(PHOTO, best_of=best_of, strength=0).image, PHOTO)
+    assert torch.allclose(rnr(PHOTO, best_of=best_of, strength=0.25).image, 0.75 * PHOTO + 0.25 * whole)
+    for strength in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=r"strength must lie within \[0, 1\]"):
+            rnr(PHOTO, best_of=best_of, strength=strength)
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
