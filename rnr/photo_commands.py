@@ -25,7 +25,7 @@ from rnr.diagnosis.edit import with_severity
 from rnr.diagnosis.examination import Examination
 from rnr.diagnosis.text import NAMES
 from rnr.figures import contact_sheet, save_figure
-from rnr.metrics.leading import FOLDERS, leading_figures
+from rnr.metrics.leading import FOLDERS, leading, leading_figures
 from rnr.metrics.restoration import as_saved, psnr, ssim
 from rnr.models.interfaces import TrainableRestorer
 from rnr.models.reward import Reward
@@ -117,6 +117,7 @@ def diagnose(argv: Sequence[str]) -> int:
         sure = {"presence": answer.presence, "intervals": answer.intervals}
         answers.append({"photo": str(photo.path), "diagnosis": files.to_dict(answer.diagnosis), "examination": sure})
         if args.folders and (folder_name := photo.path.parent.name.lower()) in FOLDERS:
+            leading(answer.diagnosis)  # ValueError without severities
             led.append((folder_name, answer.diagnosis))
         if not args.json and not args.folders:
             print(f"{photo.path}\n{render(answer.diagnosis)}\n{_how_sure(answer)}\n", flush=True)
@@ -242,6 +243,8 @@ def _how_sure(examined: Examination) -> str:
         sure = f"{percent} % sure" if percent < 100 else "over 99 % sure"
         if finding is None:
             lines.append(f"  no {NAMES[kind]}, {sure}")
+        elif finding.severity is None:
+            lines.append(f"  {NAMES[kind]} {sure}")
         else:
             low, high = examined.intervals[kind]["severity"][0]
             lines.append(f"  {NAMES[kind]} {sure}, severity {finding.severity:.1f} ({low:.0f} to {high:.0f})")

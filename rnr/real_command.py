@@ -89,7 +89,7 @@ class Real:
                 _figure_row(*scene) for scene in self.scenes.items()
             ],
         }
-        if labelled := [each for each in self.seen if each.diagnosis and _label(each.scene) in FOLDERS]:
+        if labelled := [each for each in self.seen if _has_severities(each) and _label(each.scene) in FOLDERS]:
             figures = leading_figures([_label(each.scene) for each in labelled], [each.diagnosis for each in labelled])
             rival = next((row.folder for row in figures if row.rival), "none of these")
             tables["The folder's name and the diagnosis"] = [
@@ -189,6 +189,11 @@ def _see(photo: Photo, reasoner: Reasoner, restorer: Restorer | Path, seed: int,
     step = math.ceil(image.shape[-1] / WIDTH)
     small = tuple(each[0, :, ::step, ::step].cpu() for each in (image, restored))
     return Seen(scene, name, diagnosis, _look(image, reasoner), _look(restored, reasoner), small)
+
+
+def _has_severities(seen: Seen) -> bool:
+    found = [seen.diagnosis[kind] for kind in KINDS if seen.diagnosis and seen.diagnosis[kind]]
+    return seen.diagnosis is not None and all(each.severity is not None for each in found)
 
 
 def _look(image: Tensor, reasoner: Reasoner) -> Looked:

@@ -102,6 +102,20 @@ def test_diagnose_says_how_sure_in_words_that_fit_the_numbers(photo, capsys, mon
     ]
 
 
+def test_a_reasoner_without_severities_says_the_rest(photo, monkeypatch, capsys):
+    examined = Qwen3VLReasoner.examine
+    fields = ["presence", "parameters"]
+    monkeypatch.setattr(Qwen3VLReasoner, "examine", lambda self, images: examined(self, images, fields))
+    folder = photo.parent / "noise"
+    folder.mkdir()
+    Image.effect_noise((120, 90), 80).save(folder / "grain.png")
+    assert photo_commands.diagnose([str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "sensor noise" in said and "% sure" in said and "everity" not in said
+    assert photo_commands.diagnose([str(folder), "--folders"]) == 1
+    assert "grain.png: this diagnosis does not state its severities" in capsys.readouterr().err
+
+
 def test_what_diagnose_prints_as_json_of_a_photo_is_a_diagnosis_to_restore_by(photo, tmp_path, capsys):
     photo_commands.diagnose([str(photo), "--json"])
     (tmp_path / "my.json").write_text(capsys.readouterr().out)

@@ -2,8 +2,8 @@
 
 A reasoner errs in one way about a photo and in another about its mirror image; the mean of both errs less. It is taken of
 everything: of the chance that something is there, of each number over the looks that found it (of angles the direction of
-the mean vector), and of the ends of its interval. As a mean is surer than what it is taken of, such intervals are wide
-rather than narrow.
+the mean vector), and of the ends of its interval, in which lies what is said, rounded. As a mean is surer than what it is
+taken of, such intervals are wide rather than narrow.
 """
 
 import dataclasses
@@ -60,16 +60,18 @@ def _mean(kind: str, found: Sequence[Examination]) -> tuple[Finding, dict[str, l
         rows = [getattr(look.diagnosis[kind], key) for look in found]
         rows = [row if spec.count > 1 else (row,) for row in rows]
         columns = list(zip(*rows, strict=True))
-        mean = [spec.round(mean_of(column, spec.period)) for column in columns]
+        exact = [mean_of(column, spec.period) for column in columns]
+        mean = [spec.round(value) for value in exact]
         means[key] = tuple(mean) if spec.count > 1 else mean[0]
         if key not in found[0].intervals.get(kind, {}):
             continue
         spans[key] = []
-        for index, (said, column) in enumerate(zip(mean, columns, strict=True)):
+        for index, (said, middle, column) in enumerate(zip(mean, exact, columns, strict=True)):
             ends = [look.intervals[kind][key][index] for look in found]
             reaches = [_reach(interval, each, spec) for interval, each in zip(ends, column, strict=True)]
             down, up = map(fmean, zip(*reaches, strict=True))
-            spans[key].append((said + down, said + up))
+            rounded_off, _ = _reach((middle, middle), said, spec)
+            spans[key].append((said + min(rounded_off + down, 0.0), said + max(rounded_off + up, 0.0)))
     return dataclasses.replace(found[0].diagnosis[kind], **means), spans
 
 

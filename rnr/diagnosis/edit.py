@@ -51,10 +51,17 @@ def with_severity(diagnosis: Diagnosis, kind: str, severity: float) -> Diagnosis
         factor = math.log1p(-min(ratio, 0.99)) / math.log1p(-max(old, LEAST))
         changes["density"] = min(finding.density * factor, 1)
     elif isinstance(finding, Noise) and finding.k is not None:
-        old = ((finding.severity or TYPICAL.noise.severity) - 1) / 99
-        factor = math.sqrt(ratio / max(old, LEAST))
-        changes |= {"k": min(finding.k * factor, 1), "b": max(-99, min(finding.b * factor, 99))}
+        factor = _louder(finding, ratio)
+        if max(finding.k * factor, abs(finding.b or 0) * factor / 99) > 1:  # one would stop there, and the other go on
+            finding, factor = TYPICAL.noise, _louder(TYPICAL.noise, ratio)
+        changes |= {"k": finding.k * factor, "b": finding.b and finding.b * factor}
     return dataclasses.replace(diagnosis, **{kind: dataclasses.replace(finding, **changes)})
+
+
+def _louder(noise: Noise, ratio: float) -> float:
+    """By which sigma(x) is multiplied; severity goes by its square."""
+    old = ((noise.severity or TYPICAL.noise.severity) - 1) / 99
+    return math.sqrt(ratio / max(old, LEAST))
 
 
 def _with_strength(finding: Finding) -> Finding:

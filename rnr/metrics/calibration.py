@@ -28,6 +28,7 @@ from torch import Tensor
 
 BINS = 10
 LEAST = 10  # photos in a bin
+ROUNDING = 1e-9  # of sums of numbers that are printed in a few decimals: where an interval ends, such a number may be as well
 LEVELS = (0.5, 0.8, 0.9)
 """Nominal shares of the intervals that are looked at."""
 
@@ -111,6 +112,7 @@ def covered(intervals: Tensor, truth: Tensor, period: float | None = None) -> Te
     """(n,) bool: which of ``truth`` (n,) lie within ``intervals`` (n, 2), ends included. Those of a quantity that returns to
     0 after ``period`` may reach beyond it."""
     low, high = intervals.double().unbind(dim=1)
+    low, high = low - ROUNDING, high + ROUNDING
     ahead = truth.double() - low
     return (ahead >= 0) & (ahead <= high - low) if period is None else ahead % period <= high - low
 

@@ -3,6 +3,7 @@
 Presence is fitted on yes and no, intervals on where the true numbers lie. The model need not be run again.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ def fit(looks: Sequence[Look], form: Form) -> Calibration:
     margins: dict[str, dict[str, list[float]]] = {}
     for (kind, key), one in told(looks, [Calibration()] * len(looks), form).items():
         found = (margin(one.intervals[level], one.truth, level, one.spec.period) for level in LEVELS)
-        margins.setdefault(kind, {})[key] = [float(f"{round(each, 9):.4g}") for each in found]
+        margins.setdefault(kind, {})[key] = [_written(each) for each in found]
     return Calibration({kind: _temperature(choices) for kind, choices in flags.items()}, margins)
 
 
@@ -122,6 +123,14 @@ def chances(looks: Sequence[Look], calibrations: Sequence[Calibration], kind: st
         for look, at in zip(looks, calibrations, strict=True)
     ]
     return torch.tensor(given, dtype=torch.float64), torch.tensor([look.truth[kind] is not None for look in looks])
+
+
+def _written(value: float) -> float:
+    """In four digits, rounded up: an interval that ends short of a number does not cover it."""
+    if not (value := round(value, 9)):
+        return 0.0
+    digit = 10.0 ** (math.floor(math.log10(abs(value))) - 3)
+    return float(f"{math.ceil(round(value / digit, 6)) * digit:.4g}")
 
 
 def _temperature(choices: Sequence[tuple[Tensor, int]]) -> float:

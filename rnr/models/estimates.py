@@ -5,7 +5,7 @@ too (:attr:`rnr.models.decoding.Decision.rivals`). Each leaf of what is known is
 begin so, with the product of the probabilities that lead to it.
 
 A model trained on few photos is surer of itself than it may be. What held-out photos tell of that is its
-:class:`Calibration`. It changes nothing that is said, only how sure it is: yes stays yes, and a number stays the expectation.
+:class:`Calibration`. It changes nothing that one look says, only how sure it is: yes stays yes, a number the expectation.
 (A restorer may go by how sure a diagnosis is; repairs by it then change.)
 """
 

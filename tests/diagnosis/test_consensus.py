@@ -55,6 +55,19 @@ def test_angles_are_averaged_around_the_circle():
     assert found.intervals["shake"]["direction"] == [pytest.approx((-5.0, 14.0))]
 
 
+def test_intervals_are_means_of_ends_and_hold_what_is_said():
+    def foggy(light, interval):
+        fog = Fog(40.0, (light, 0.7, 0.6), 0.5)
+        return Examination(Diagnosis(fog=fog), SURE | {"fog": 0.9}, {"fog": {"atmospheric_light": [interval] * 3}})
+
+    found = consensus([foggy(0.97, (0.9, 1.0)), foggy(0.98, (0.9, 1.0))])
+    assert found.intervals["fog"]["atmospheric_light"][0] == pytest.approx((0.9, 1.0))
+    assert found.diagnosis.fog.atmospheric_light[0] in (0.97, 0.98)
+    found = consensus([foggy(0.97, (0.97, 0.97)), foggy(0.98, (0.98, 0.98))])
+    said, (low, high) = found.diagnosis.fog.atmospheric_light[0], found.intervals["fog"]["atmospheric_light"][0]
+    assert low - 1e-9 <= said <= high + 1e-9 and high - low == pytest.approx(0.005)
+
+
 def test_a_mirror_image_is_turned_back():
     rain = Rain(12.0, 0.002, -12.0, 21.0, 1.5, 0.6, (0.9, 0.9, 0.9))
     intervals = {"rain": {"slant": [(-20.0, -10.0)], "density": [(0.001, 0.003)]}, "shake": {"direction": [(20.0, 60.0)]}}

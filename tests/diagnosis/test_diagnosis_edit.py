@@ -54,6 +54,16 @@ def test_noise_that_prints_as_nothing_is_taken_for_no_less_than_a_printed_digit(
     assert 1 <= measured(changed, "noise").severity <= severity
 
 
+@pytest.mark.parametrize("severity", [50, 100])
+@pytest.mark.parametrize("faint", [Noise(1.1, 0.076, -14.6), Noise(1.8, 0.139, -14.7), Noise(1.0, 0.0, 9.0)])
+def test_noise_that_cannot_be_so_loud_becomes_typical(faint, severity):
+    changed = with_severity(Diagnosis(noise=faint), "noise", severity)
+    assert changed.noise.b / changed.noise.k == pytest.approx(TYPICAL.noise.b / TYPICAL.noise.k)
+    assert measured(changed, "noise").severity == pytest.approx(severity, rel=0.2)
+    without = Noise(20.0, 0.1, None)
+    assert with_severity(Diagnosis(noise=without), "noise", severity).noise.b is None
+
+
 @pytest.mark.parametrize("severity", [2, 2.5, 3, 3.5, 4, 5])
 def test_a_faint_shake_is_as_severe_as_it_is_told(severity):
     changed = with_severity(STATED, "shake", severity)

@@ -114,6 +114,17 @@ def test_with_its_margin_as_many_of_other_numbers_are_covered_as_should_be(share
     assert sum(found) / len(found) == pytest.approx(normal - 1, abs=0.1)
 
 
+@pytest.mark.parametrize("period", [None, 180])
+def test_of_printed_numbers_no_fewer_are_covered_than_the_margin_says(period):
+    generator = torch.Generator().manual_seed(0)
+    truth = (100 * torch.rand(400, generator=generator, dtype=torch.float64)).round() / 100
+    middle = ((truth + 0.05 * torch.randn(400, generator=generator)) * 100).round() / 100
+    intervals, outwards = torch.stack([middle - 0.03, middle + 0.03], dim=1), torch.tensor([-1.0, 1.0])
+    for share in (0.5, 0.8, 0.9):
+        moved = intervals + margin(intervals, truth, share, period) * outwards
+        assert covered(moved, truth, period).sum() >= math.ceil(401 * share)
+
+
 def test_margins_of_few_numbers_and_of_angles():
     around = torch.tensor([[170.0, 190.0], [-10.0, 10.0], [20.0, 40.0]])
     assert margin(around, torch.tensor([15.0, 160.0, 30.0]), 0.5, 180) == pytest.approx(5), "the second of three"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, Rain, Shake
-from rnr.models.calibration import Look, chances, crossed, fit, proven, told
+from rnr.models.calibration import Look, _written, chances, crossed, fit, proven, told
 from rnr.models.decoding import Answer, Decision
 from rnr.models.estimates import Calibration, Reading
 from rnr.models.form import Choice, Form, Place
@@ -73,6 +73,13 @@ def test_margins_make_intervals_as_wide_as_errors_are(form):
     # One half errs by little, the other by far: neither's margins are right elsewhere.
     uneven = [told_of(photo, 50.0, 50.0 + (photo < 110) * 20) for photo in range(220)]
     assert proven(uneven, kept, crossed(uneven, form), fit(uneven, form), form).margins == kept.margins
+
+
+@pytest.mark.parametrize(
+    ("exact", "written"), [(0.12345, 0.1235), (-0.12345, -0.1234), (12.0, 12.0), (0.0, 0.0), (1e-12, 0.0), (9.99991, 10.0)]
+)
+def test_margins_are_written_no_shorter_than_they_are(exact, written):
+    assert _written(exact) == written
 
 
 def test_only_temperatures_that_help_elsewhere_are_kept(form):
