@@ -172,7 +172,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         """See :meth:`Reasoner.examine`. Words are greedy, numbers the expectation over what their digits might have been;
         written in the form of a diagnosis, and no further than the last line that ``fields`` ask for. ``calibration`` says
         how sure it is, and changes nothing that one look says. Of ``looks`` at a photo those count whose answers parse, each
-        by its chances; where they find no shake, and it is to look from ``afar``, smaller copies are asked, and must be sure."""
+        by its chances; where they find no shake, and it is to look from ``afar``, smaller copies are asked for it."""
         found = self._examined(images, fields, lean)
         if self.afar and min(images.shape[-2:]) >= afar.LEAST_SIDE:
             unshaken = [row for row, seen in enumerate(found) if isinstance(seen, Examination) and not seen.diagnosis.shake]
