@@ -45,9 +45,10 @@ def calibrate(argv: Sequence[str]) -> int:
         "temperature for each presence, and margins for the intervals of each number. PHOTOS must be none that it was "
         "trained on, where it is surer than elsewhere, nor any that figures are reported of. Nothing that one look says "
         "changes, only how sure it is; the compact restorer goes by that too. The figures 'after' are of what the other "
-        "half of the photos gave, those 'before' of none of it, and where they are no better none is written; the rivals never "
-        "look: one says the base rate, one the middle of the true numbers. 'AUC' is the area under the ROC curve; 'within a photo', "
-        "which takes several draws, counts only pairs of degradations of the same photo. All is of a single look at each, "
+        "half of the photos gave, those 'before' of none of it, and where they are no better none is written; the rivals "
+        "never look: one says the base rate, one the middle of the true numbers. 'AUC' is the area under the ROC curve; "
+        "'within a photo', which takes several draws, counts only pairs of degradations of the same photo. All is of a "
+        "single look at each, "
         "whatever else the reasoner would look at.",
     )
     add_photo_sources(parser)
