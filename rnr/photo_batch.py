@@ -20,14 +20,14 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 def each(
     paths: Sequence[Path],
-    one: Callable[[Photo, Tensor, Path], None],
+    one: Callable[[Photo, Tensor, Path], str | None],
     output: Path | None,
     names: Sequence[str] = (),
     scenes: bool = False,
 ) -> int:
     """``one(photo, its image (3, H, W), its output folder)`` for all photos, with their ``scenes`` or without, and a line on
-    where each one went. names: of what it may write there; such files of an earlier run do not stay. Returns the exit status:
-    1 if some failed, 2 if ``output`` cannot be written to."""
+    where each one went, with what ``one`` answers. names: of what it may write there; such files of an earlier run do not
+    stay. Returns the exit status: 1 if some failed, 2 if ``output`` cannot be written to."""
     failures, taken, made = Failures(), set(), output is not None and not output.exists()
     if output is not None:
         try:
@@ -55,7 +55,7 @@ def each(
             if any(folder.iterdir()):
                 print(f"{folder}: replaces what was made there before", file=sys.stderr, flush=True)
             try:
-                one(photo, image, folder)
+                said = one(photo, image, folder)
                 for path, time in before.items():
                     if path.stat().st_mtime_ns == time:
                         path.unlink()  # it was made of an earlier diagnosis
@@ -63,7 +63,7 @@ def each(
                 with suppress(OSError):  # it is not empty
                     folder.rmdir()
                 raise
-            print(f"{photo.path}: {folder}", flush=True)
+            print(f"{photo.path}: {folder}" + (f" ({said})" if said else ""), flush=True)
     if made:
         with suppress(OSError):  # it is not empty
             output.rmdir()

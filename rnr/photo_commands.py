@@ -61,7 +61,7 @@ def degrade(argv: Sequence[str]) -> int:
     except ValueError as error:
         parser.exit(2, f"error: {error}\n")
 
-    def one(photo: Photo, image: Tensor, folder: Path) -> None:
+    def one(photo: Photo, image: Tensor, folder: Path) -> str:
         depth = _depth(photo, image)[None]
         seed = seed_of(args.seed, photo.name)
         if given is None:
@@ -80,6 +80,7 @@ def degrade(argv: Sequence[str]) -> int:
         if args.sheet:
             with whole(folder / "sheet.png") as place:
                 contact_sheet(image, depth[0], degrader, args.seed).savefig(place, format="png", dpi=110)
+        return _in_short(applied)
 
     return each(args.photos, one, args.output, DEGRADED, scenes=True)
 
@@ -142,7 +143,7 @@ def restore(argv: Sequence[str]) -> int:
     parser.add_argument("--diagnosis", type=Path, help="use this diagnosis.json instead of the reasoner's")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KIND=SEVERITY", type=_setting,
-        help=f"overrule a severity (1 to 100; 0: not there) of {', '.join(KINDS)}; may be repeated",
+        help=f"overrule a severity (1 to 100; 0: not there) of {', '.join(KINDS)} (or haze, blur); may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--strength", type=_share, default=1.0, metavar="S",
@@ -171,7 +172,7 @@ def restore(argv: Sequence[str]) -> int:
     reasoner = _load_model(parser, "reasoner", args.reasoner) if given is None or args.best_of > 1 else None
     reward = Reward(cycle_weight=100 * args.cycle)
 
-    def one(photo: Photo, image: Tensor, folder: Path) -> None:
+    def one(photo: Photo, image: Tensor, folder: Path) -> str:
         diagnosis = given
         if given is None:
             answer = reasoner.diagnose(image[None])[0]
@@ -194,6 +195,7 @@ def restore(argv: Sequence[str]) -> int:
         if diagnosis is not None:
             files.save(diagnosis, folder / "diagnosis.json")
         save_figure([("input", image), ("restored", restored)], diagnosis, folder / "figure.png")
+        return _in_short(diagnosis)
 
     return each(args.photos, one, args.output, RESTORED)
 
@@ -232,6 +234,15 @@ def demo(argv: Sequence[str]) -> int:
     print(f"gain      {after[0] - before[0]:+6.2f} dB  SSIM {after[1] - before[1]:+.4f}")
     print(f"\nfigure: {args.output / 'figure.png'}")
     return 0
+
+
+def _in_short(diagnosis: Diagnosis | None) -> str:
+    """``fog 55.9, sensor noise 12.4``."""
+    if diagnosis is None:
+        return "no diagnosis"
+    found = {NAMES[kind]: diagnosis[kind].severity for kind in KINDS if diagnosis[kind] is not None}
+    parts = [name if severity is None else f"{name} {severity:.1f}" for name, severity in found.items()]
+    return ", ".join(parts) or "nothing found"
 
 
 def _how_sure(examined: Examination) -> str:
@@ -310,6 +321,7 @@ def _setting(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"{text!r}: expected KIND=SEVERITY, such as fog=0")
     try:
         severity = float(value)
+        kind = FOLDERS.get(kind.lower(), kind)  # haze and blur, as people label their photos
         with_severity(Diagnosis(), kind, severity)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: expected KIND=SEVERITY ({error})") from None

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from rnr.cli import main
 from rnr.data.photos import open_photo, shipped_photos
 from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, Shake, files, parse
 from rnr.diagnosis.examination import Examination
+from rnr.diagnosis.text import NAMES
 from rnr.models.compact import CompactRestorer
 from rnr.models.qwen3vl import Qwen3VLReasoner
 
@@ -200,8 +202,12 @@ def test_where_a_photo_went_is_told(photo, tmp_path, capsys):
     assert photo_commands.restore([str(tmp_path / "in"), "-o", str(tmp_path / "out")]) == 0
     told = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
     assert sorted(told) == [str(photo), str(tmp_path / "in" / "more" / "cup.png")]
-    for source, folder in told.items():
+    for source, said in told.items():
+        folder, found = said.removesuffix(")").split(" (")
         assert pixels(f"{folder}/restored.png").shape == pixels(source).shape
+        diagnosis = files.load(Path(folder) / "diagnosis.json")
+        parts = [f"{NAMES[kind]} {diagnosis[kind].severity:.1f}" for kind in KINDS if diagnosis[kind]]
+        assert found == (", ".join(parts) or "nothing found")
 
 
 def test_photos_of_formats_that_are_not_read_are_told_of(photo, tmp_path, capsys):
@@ -262,7 +268,7 @@ def test_what_a_person_sets_is_what_the_restorer_gets(photo, tmp_path, monkeypat
     given = []
     plain = CompactRestorer.restore
     monkeypatch.setattr(CompactRestorer, "restore", lambda self, x, d, s: given.append(d[0]) or plain(self, x, d, s))
-    assert photo_commands.restore([str(photo), "-o", str(tmp_path), "--set", "fog=0", "--set", "noise=40"]) == 0
+    assert photo_commands.restore([str(photo), "-o", str(tmp_path), "--set", "Haze=0", "--set", "noise=40"]) == 0
     assert given[0].fog is None and given[0].noise.severity == 40
     assert files.load(tmp_path / "cup" / "diagnosis.json").noise.severity == 40
 
