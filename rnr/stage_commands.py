@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from rnr.data.datamodule import DegradationDataModule
@@ -88,11 +89,14 @@ class StageCLI(LightningCLI):
         """A checkpoint is data: one that would run code is refused, unless ``--weights_only false`` asks for it. Raises
         ``CheckpointError`` for an evaluation of the ``last`` one where there is none; Lightning would go on without."""
         given = super()._prepare_subcommand_kwargs(subcommand)
+        folder, strategy = Path(self.trainer.default_root_dir), self.trainer.strategy
         if subcommand != "fit" and given.get("ckpt_path") == "last":
-            folder = Path(self.trainer.default_root_dir)
             given["ckpt_path"] = resumed_from("last", folder)
             if given["ckpt_path"] is None:
                 raise CheckpointError(f"{folder / CHECKPOINTS}: no checkpoint is there to {subcommand}")
+        sharded = isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3
+        if subcommand != "fit" and given.get("ckpt_path") and sharded:
+            raise CheckpointError(f"ZeRO-3 can {subcommand} by no checkpoint; name the weights: {weights_of(folder)}")
         return {**given, "weights_only": given["weights_only"] is not False}
 
     def instantiate_classes(self) -> None:

@@ -22,7 +22,7 @@ from rnr.data.batches import (
 from rnr.data.dataset import PhotoDataset, collate
 from rnr.data.jpeg import Jpeg
 from rnr.data.layouts import photos_in
-from rnr.data.loader import TrainLoader
+from rnr.data.loader import TrainLoader, unmoved
 from rnr.data.pairs import Pair, PairBatch, PairDataset, PairStream, pairs_in
 from rnr.data.photos import Photo, held_out, limited, shipped_photos, told_apart
 from rnr.data.rescale import Rescale
@@ -196,7 +196,8 @@ class DegradationDataModule(LightningDataModule):
         else:
             draws = 1 if split == "predict" else self.eval_draws
             batches = WholePhotoBatches(photos.photos, self.eval_batch_size, draws)
-        return DataLoader(photos, batch_sampler=batches, collate_fn=_collate(photos), num_workers=self.num_workers)
+        workers = {"num_workers": self.num_workers, "worker_init_fn": unmoved}
+        return DataLoader(photos, batch_sampler=batches, collate_fn=_collate(photos), **workers)
 
     def on_after_batch_transfer(self, batch: CleanBatch | PairBatch, dataloader_idx: int) -> DegradedBatch | RealBatch:
         """Degrades on the device that the batch is on, in float32 whatever the training precision."""

@@ -1,5 +1,6 @@
 """A loader of training batches that can go on in the middle of an epoch."""
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,6 +9,12 @@ from torch.utils.data import DataLoader
 from rnr.data.batches import TrainBatches
 from rnr.data.dataset import PhotoDataset
 from rnr.data.pairs import PairDataset, PairStream
+
+
+def unmoved(worker: int) -> None:
+    """For ``worker_init_fn``: a worker does not end by a SIGTERM that its whole group is sent. The process that it reads for
+    finishes its step, and then ends it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class TrainLoader(DataLoader):
@@ -29,12 +36,13 @@ class TrainLoader(DataLoader):
     ) -> None:
         if isinstance(plan, PairStream):
             # Workers of a stream keep nothing worth keeping, and new ones know of the epoch.
-            super().__init__(plan, batch_size=None, num_workers=workers)
+            super().__init__(plan, batch_size=None, num_workers=workers, worker_init_fn=unmoved)
         else:
             # Those of photos keep them in memory.
             super().__init__(
-                photos, batch_sampler=plan, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0
-            )
+                photos, batch_sampler=plan, collate_fn=collate, num_workers=workers, worker_init_fn=unmoved,
+                persistent_workers=workers > 0,
+            )  # fmt: skip
         self.plan, self.epoch = plan, epoch
         self.taken = 0
         self._resumed: dict[str, int] | None = None

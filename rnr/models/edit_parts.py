@@ -17,7 +17,7 @@ from diffusers import (
     QwenImageEditPlusPipeline,
     QwenImageTransformer2DModel,
 )
-from huggingface_hub import save_torch_state_dict
+from huggingface_hub import is_offline_mode, save_torch_state_dict
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import nn
@@ -63,7 +63,8 @@ class EditParts:
         text_encoder = Qwen2_5_VLForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype, **settings)
         if dtype == "auto":
             dtype = text_encoder.config.dtype or torch.float32
-        of_diffusers = {"torch_dtype": dtype, "use_safetensors": True}
+        # Of shards diffusers asks the hub even where all are in the cache.
+        of_diffusers = {"torch_dtype": dtype, "use_safetensors": True, "local_files_only": is_offline_mode()}
         parts = cls(
             pipeline,
             QwenImageTransformer2DModel.from_pretrained(checkpoint, subfolder="transformer", **of_diffusers),

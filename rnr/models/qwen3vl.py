@@ -112,6 +112,8 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             self.afar = settings.afar if afar is None else afar
             self.tokenizer = Qwen2Tokenizer.from_pretrained(checkpoint)
             self.model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, use_safetensors=True)
+            if (kind := self.model.config.model_type) != "qwen3_vl":  # of a hub's name nothing is known before
+                raise ValueError(f"{checkpoint}: holds weights of {kind}, not of a Qwen3-VL reasoner")
             self.model.train()  # as a new one is: only then gradient checkpointing counts
         self.model.model.visual.patch_embed.proj.__class__ = PatchProjection
         for block in self.model.model.visual.blocks:

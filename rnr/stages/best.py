@@ -44,6 +44,7 @@ class BestWeights(SaveWeights):
 
     def on_train_start(self, trainer: Trainer, pl_module: Stage) -> None:
         super().on_train_start(trainer, pl_module)
+        self.run = trainer.strategy.broadcast(self.run)  # ZeRO-3 gives each process back what it had itself
         if trainer.ckpt_path is None:
             return
         written = trainer.strategy.broadcast(_read(weights_of(trainer) / FILE))  # others may not see the folder

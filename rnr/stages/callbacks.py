@@ -81,7 +81,9 @@ class KeepCheckpoint(Checkpoint):
             if trainer.is_global_zero:
                 print(f"told to stop: the state after step {self._step} is in {_folder(trainer)}; "
                       f"--ckpt_path last goes on from it", file=sys.stderr)  # fmt: skip
-            raise Stopped(self._told_by or signal.SIGTERM)
+            # All end by the same signal: after Ctrl-C they gather weights together.
+            interrupted = trainer.strategy.reduce_boolean_decision(self._told_by == signal.SIGINT, all=False)
+            raise Stopped(signal.SIGINT if interrupted else self._told_by or signal.SIGTERM)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.should_stop and self._saved != trainer.global_step and not trainer.fast_dev_run:

@@ -131,6 +131,8 @@ class Stage(ExactBuffers, LightningModule):
         if not isinstance(self.trainer.strategy, DeepSpeedStrategy):
             return super().optimizer_step(*arguments, **named)
         engine = self.trainer.strategy.model
+        # Lightning counts what is accumulated from each epoch's beginning on, DeepSpeed from the run's.
+        engine.set_gradient_accumulation_boundary(not self.trainer.fit_loop._should_accumulate())
         before = engine.skipped_steps
         super().optimizer_step(*arguments, **named)
         if engine.skipped_steps != before and not engine.fp16_enabled():

@@ -111,6 +111,17 @@ def test_processes_that_were_cut_off_before_their_weights_write_them(strategy, t
     assert all(weight.equal(after[name]) for name, weight in before.items())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["DDP", "ZeRO-3"])
+def test_processes_that_go_on_agree_which_weights_were_the_best(strategy, task):
+    """Each of ZeRO-3's has a state of its own."""
+    task = replace(task, strategy=strategy, steps=2, best=True)
+    together(train, task)
+    before = trained(task.folder)
+    together(train, replace(task, steps=4, resume=True))
+    assert all(weight.equal(before[name]) for name, weight in trained(task.folder).items())
+
+
 def train_apart(task: Task) -> None:
     """Each process sees a folder of its own, of which the second one's is empty."""
     rank = os.environ["RANK"]
