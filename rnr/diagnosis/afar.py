@@ -65,9 +65,10 @@ def scaled(shake: Shake, times: float) -> Shake:
 
 
 def _scaled(key: str, value: float, times: float) -> float:
-    """A quantity of a shake, or an end of its interval; within bounds, but for angles."""
+    """A quantity of a shake, or an end of its interval; within bounds, but for angles. A path is as thin as before, so the
+    squares of its kernel sum to 1 / times, and their root, the energy, goes by the square root."""
     if key == "direction":
         return value
     spec = quantities(Shake)[key]
-    value = {"severity": 1 + (value - 1) * times, "length": value * times, "energy": value / times}[key]
+    value = {"severity": 1 + (value - 1) * times, "length": value * times, "energy": value / times**0.5}[key]
     return spec.round(min(max(value, spec.low), spec.high))
