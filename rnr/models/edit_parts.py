@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class EditParts:
         pipeline = _pipeline(checkpoint)
         settings = {"subfolder": "text_encoder", "use_safetensors": True}
         if text_encoder_8bit:
-            settings["quantization_config"] = _eight_bits()
+            settings |= {"quantization_config": _eight_bits(), "device_map": {"": _own_device()}}
         text_encoder = Qwen2_5_VLForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype, **settings)
         if dtype == "auto":
             dtype = text_encoder.config.dtype or torch.float32
@@ -135,6 +136,13 @@ def _eight_bits() -> BitsAndBytesConfig:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ValueError("text_encoder_8bit needs a package that is not here: pip install bitsandbytes")
     return BitsAndBytesConfig(load_in_8bit=True)
+
+
+def _own_device() -> str:
+    """Where 8-bit layers are made, and stay: this process's own GPU, by the rank that launchers tell it."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
 
 
 def has_adapter(transformer: QwenImageTransformer2DModel) -> bool:

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 SUFFIX = ".safetensors"
 PARTIAL = ".part"
@@ -138,10 +139,14 @@ def identity_of(model: nn.Module) -> str:
     return content.hexdigest()
 
 
-def precision_of(dtype: torch.dtype, device: torch.device) -> str:
-    """In what a model of ``dtype`` computes on ``device`` now: under autocast it is not that."""
+def precision_of(model: nn.Module, device: torch.device) -> str:
+    """In what ``model``, of diffusers or transformers, computes on ``device`` now: under autocast, or dealt out by FSDP2, it
+    is not the type of its weights."""
+    dtype = model.dtype
     cast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype
-    return f"{dtype}|{cast}"
+    units = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    policies = {unit._get_fsdp_state()._mp_policy.param_dtype for unit in units}
+    return "|".join([f"{dtype}|{cast}", *sorted(str(each) for each in policies if each is not None)])
 
 
 def _settings(model: nn.Module) -> str:

@@ -67,7 +67,7 @@ class QwenImageEditRestorer(ExactBuffers, TrainableRestorer):
     gradient_checkpointing: recompute the transformer's blocks in the backward pass instead of keeping them.
     compile_blocks: ``torch.compile`` each kind of block. Slow at first, and again for a few new sizes.
     text_encoder_8bit: keep the text encoder's linear layers in 8 bits, in half the memory. Needs bitsandbytes, and a
-        checkpoint to load. Not under ZeRO-3.
+        checkpoint to load. Of several processes each holds all of it: not under ZeRO-3 or FSDP2.
     cache: keep what the VAE and the text encoder make of photos and texts, see :class:`EncodingCache`.
 
     Raises ``ValueError`` for numbers out of range, for a new adapter on a checkpoint that has one already, and for 8
@@ -260,12 +260,22 @@ class QwenImageEditRestorer(ExactBuffers, TrainableRestorer):
             return encode_prompt(encoder, self.tokenizer, self.image_processor, form, pixels[places], some)
 
         if cache is None:
-            return Prompt.of(compute(list(range(len(texts)))))
-        precision = precision_of(encoder.dtype, pixels.device)
+            return self._in_range(Prompt.of(compute(list(range(len(texts))))), pixels)
+        precision = precision_of(encoder, pixels.device)
         identity = f"{self._identities[1]}|{precision}|{form}|{self.image_processor.size}"
         keys = [key_of(identity, image, text) for image, text in zip(pixels, texts, strict=True)]
         rows = cache.fetch(keys, compute, is_spread(encoder))
-        return Prompt.of([row.to(pixels.device) for row in rows])
+        return self._in_range(Prompt.of([row.to(pixels.device) for row in rows]), pixels)
+
+    def _in_range(self, prompt: Prompt, pixels: Tensor) -> Prompt:
+        """``prompt``, whose tokens come behind those of ``pixels``. ``ValueError`` if the transformer has no such places."""
+        needed = prompt.embedding.shape[1] + max(pixels.shape[-2:]) // UNIT // 2
+        if needed > (places := len(self.transformer.pos_embed.pos_freqs)):
+            raise ValueError(
+                f"a tile of {pixels.shape[-1]} x {pixels.shape[-2]} pixels and what is said of it need {needed:,} places of "
+                f"the {places:,} that the transformer can tell apart; a smaller tile (now {self.tile}) needs fewer"
+            )
+        return prompt
 
     @torch.no_grad()
     def _encode(self, pixels: Tensor, cache: EncodingCache | None = None) -> Tensor:
@@ -279,7 +289,7 @@ class QwenImageEditRestorer(ExactBuffers, TrainableRestorer):
 
         if cache is None:
             return compute(list(range(len(pixels))))
-        precision = precision_of(self.vae.dtype, pixels.device)
+        precision = precision_of(self.vae, pixels.device)
         keys = [key_of(f"{self._identities[0]}|{precision}", image) for image in pixels]
         rows = cache.fetch(keys, compute, is_spread(self.vae))
         return torch.stack([row.to(pixels.device) for row in rows])

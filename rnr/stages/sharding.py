@@ -39,8 +39,10 @@ def shard(model: nn.Module, mesh: DeviceMesh, dtype: torch.dtype = torch.float32
     called, and the stages call methods of their models' parts instead. The price: no unit is fetched before its turn.
 
     What is trained is kept, and its gradient summed, in float32: an optimiser's small steps would be lost in bfloat16.
-    Raises ``ValueError`` for tied parameters.
+    Raises ``ValueError`` for tied parameters, and for layers in 8 bits.
     """
+    if any(parameter.dtype == torch.int8 for parameter in model.parameters()):
+        raise ValueError("layers in 8 bits cannot be dealt out by FSDP2; take DDP, or leave text_encoder_8bit out")
     policy = MixedPrecisionPolicy() if dtype == torch.float32 else MixedPrecisionPolicy(dtype, torch.float32)
     for parameter in model.parameters():
         if parameter.requires_grad:

@@ -39,6 +39,16 @@ def test_8_bits_without_their_package_are_refused(tmp_path, monkeypatch):
         QwenImageEditRestorer(str(tmp_path), text_encoder_8bit=True)
 
 
+@pytest.mark.parametrize("rank, gpus, own", [(None, 8, "cuda:0"), ("5", 8, "cuda:5"), ("5", 1, "cuda:0"), ("5", 0, "cpu")])
+def test_8_bits_are_made_on_the_gpu_of_their_process(rank, gpus, own, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    assert edit_parts._own_device() == own
+
+
 @pytest.mark.eightbit
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_text_encoder_in_8_bits(tmp_path, dtype):

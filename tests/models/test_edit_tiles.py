@@ -52,6 +52,7 @@ class Copier(nn.Module):
     def __init__(self, bias: float = 0.0) -> None:
         super().__init__()
         self.img_in = nn.Linear(1, 1)  # says the dtype
+        self.pos_embed = SimpleNamespace(pos_freqs=torch.ones(4096, 1))
         self.bias = bias
 
     def forward(self, hidden_states, timestep, **_):
@@ -176,3 +177,23 @@ def test_tiles_of_several_photos_with_guidance_in_bfloat16():
     assert candidates.shape == (2, 2, 3, 40, 90)
     candidates.square().mean().backward()
     assert restorer.transformer.proj_out.weight.grad.abs().max() > 0
+
+
+def test_a_tile_with_more_tokens_than_the_transformer_has_places_for_is_refused():
+    """Where diffusers' own rotary embedding ends in an error of shapes, and no sooner."""
+    image, text = photos(1), [instruction(EXAMPLE)]
+    length = make()._prompt(image, text).embedding.shape[1]
+    needed = length + max(padded(image).shape[-2:]) // 16 // 2
+
+    def restorer(places):
+        model = make(steps=1)
+        model.transformer.pos_embed.pos_freqs = model.transformer.pos_embed.pos_freqs[:places]
+        return model
+
+    assert restorer(needed).restore(image, [EXAMPLE], [0]).isfinite().all()
+    with pytest.raises(ValueError, match=rf"need {needed} places of the {needed - 1} .* smaller tile \(now"):
+        restorer(needed - 1).restore(image, [EXAMPLE], [0])
+    unchecked = restorer(needed - 1)
+    unchecked._in_range = lambda prompt, pixels: prompt
+    with pytest.raises(RuntimeError):
+        unchecked.restore(image, [EXAMPLE], [0])

@@ -13,7 +13,8 @@ from torch.distributed.fsdp import fully_shard
 from rnr.diagnosis import Diagnosis, Fog
 from rnr.diagnosis.prompt import EXAMPLE
 from rnr.models import encoding_cache
-from rnr.models.encoding_cache import EncodingCache, identity_of, is_spread, key_of
+from rnr.models.encoding_cache import EncodingCache, identity_of, is_spread, key_of, precision_of
+from rnr.stages.sharding import shard
 
 
 def tensors(*values: float) -> list[torch.Tensor]:
@@ -147,6 +148,31 @@ def test_weights_are_known_to_be_spread(tmp_path):
         assert is_spread(model)
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_what_weights_dealt_out_compute_in_is_known(tmp_path):
+    models = [nn.Linear(2, 2) for _ in range(2)]
+    for model in models:
+        model.dtype = torch.float32  # as diffusers and transformers say it
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        whole = precision_of(models[0], torch.device("cpu"))
+        shard(models[0], mesh)
+        assert precision_of(models[0], torch.device("cpu")) == whole
+        shard(models[1], mesh, torch.bfloat16)
+        assert models[1](torch.ones(1, 2)).dtype == torch.bfloat16
+        assert precision_of(models[1], torch.device("cpu")) != whole
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_8_bits_are_not_dealt_out():
+    model = nn.Linear(2, 2, bias=False)
+    model.weight = nn.Parameter(torch.ones(2, 2, dtype=torch.int8), requires_grad=False)
+    with pytest.raises(ValueError, match="leave text_encoder_8bit out"):
+        shard(model, None)
 
 
 def test_weights_are_known_to_be_spread_by_deepspeed():
