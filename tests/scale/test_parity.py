@@ -61,6 +61,16 @@ def test_three_steps_agree(stage, strategy, alone, photos, tmp_path):
         assert each == pytest.approx(figures, rel=1e-3, abs=1e-3, nan_ok=True)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ZeRO-2", "ZeRO-3"])
+def test_deepspeed_makes_the_steps_that_are_counted(strategy, photos, tmp_path):
+    """Of two batches each in epochs of three: the last of an epoch goes with the first two of the next, where DeepSpeed's own
+    count would have it go with the first."""
+    found = together(train, Task("restorer_sft", tmp_path, photos, strategy, steps=3, accumulate=2))
+    for losses, figures in found:
+        assert len(losses) == 8 and figures["steps"] == 3
+
+
 @pytest.mark.parametrize(("stage", "strategy"), [pytest.param(*QUICK, marks=pytest.mark.slow), *RUNS])
 def test_a_run_of_two_processes_goes_on(stage, strategy, photos, tmp_path):
     whole = Task(stage, tmp_path / "whole", photos, strategy, steps=4)

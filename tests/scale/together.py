@@ -71,15 +71,19 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
 class Losses(Callback):
     def __init__(self) -> None:
         self.of: list[float] = []
+        self.steps = 0
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.of.append(outputs["loss"].item())
+        engine = trainer.strategy.model if isinstance(trainer.strategy, DeepSpeedStrategy) else trainer
+        self.steps = engine.global_steps if engine is not trainer else trainer.global_step
 
 
 @dataclass(frozen=True)
 class Task:
     """What a process is to do. photos: for validation. sizes differ, so that processes have unequal work. hold: stand still
-    before the last step, to be killed. best: keep the weights of the second validation, as the best of them."""
+    before the last step, to be killed. best: keep the weights of the second validation, as the best of them. accumulate: how many
+    batches of each process make up a step, in epochs of three."""
 
     stage: str
     folder: Path
@@ -90,6 +94,7 @@ class Task:
     resume: bool = False
     hold: bool = False
     best: bool = False
+    accumulate: int = 1
 
 
 class Hold(Callback):
@@ -157,7 +162,7 @@ def _stage(name: str):
 
 
 def train(task: Task) -> tuple[list[float], dict[str, float]]:
-    """The losses of this process, and the figures of its last validation."""
+    """The losses of this process, the figures of its last validation, and how many steps were made."""
     torch.set_num_threads(1)
     losses = Losses()
     alone = task.strategy is None
@@ -172,9 +177,10 @@ def train(task: Task) -> tuple[list[float], dict[str, float]]:
     trainer: Trainer = tiny_trainer(
         task.folder, task.steps, callbacks=callbacks, devices=1 if alone else PROCESSES,
         strategy="auto" if alone else STRATEGIES[task.strategy](),
-        accumulate_grad_batches=PROCESSES if alone else 1,
+        accumulate_grad_batches=PROCESSES if alone else task.accumulate,
         use_distributed_sampler=False, gradient_clip_val=0.1,
         limit_val_batches=1.0, num_sanity_val_steps=-1 if task.best else 0,
+        **({} if task.accumulate == 1 else {"limit_train_batches": 3}),
         **({"val_check_interval": 1, "check_val_every_n_epoch": None} if task.best else {}),
     )  # fmt: skip
     checkpoint = task.folder / "checkpoints/last.ckpt" if task.resume else None
@@ -184,7 +190,7 @@ def train(task: Task) -> tuple[list[float], dict[str, float]]:
         if str(error) != "cut off":
             raise
     figures = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
-    return losses.of, figures
+    return losses.of, figures | {"steps": losses.steps}
 
 
 def trained(folder: Path) -> dict[str, torch.Tensor]:
