@@ -119,6 +119,15 @@ def test_the_last_checkpoint_of_no_run_cannot_be_evaluated(command, tmp_path, mo
         run([command, f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=last"])
 
 
+@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+def test_zero_3_evaluates_no_checkpoint(command, tmp_path, monkeypatch):
+    """Lightning would end in an error of DeepSpeed's, after the models are dealt out."""
+    monkeypatch.setattr("sys.argv", ["rnr"])
+    options = ["--trainer.strategy=deepspeed_stage_3", f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=some.ckpt"]
+    with pytest.raises(SystemExit, match=f"ZeRO-3 can {command} by no checkpoint; name the weights: {tmp_path}/weights"):
+        run([command, *options])
+
+
 def test_a_class_of_ones_own_is_found_in_the_current_folder(tmp_path, capsys, monkeypatch):
     (tmp_path / "mine_alone.py").write_text("from rnr.models.identity import Identity\n\n\nclass Mine(Identity):\n    pass\n")
     (tmp_path / "mine.yaml").write_text(

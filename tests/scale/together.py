@@ -82,8 +82,8 @@ class Losses(Callback):
 @dataclass(frozen=True)
 class Task:
     """What a process is to do. photos: for validation. sizes differ, so that processes have unequal work. hold: stand still
-    before the last step, to be killed. best: keep the weights of the second validation, as the best of them. accumulate: how many
-    batches of each process make up a step, in epochs of three."""
+    before the last step, to be killed. best: keep the weights of the second validation, as the best of them. accumulate:
+    how many batches of each process make up a step, in epochs of three."""
 
     stage: str
     folder: Path
