@@ -67,7 +67,7 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
-def progress(what: str) -> Progress:
+def progress(what: str = "{task.description}") -> Progress:
     """A bar on stderr that counts ``what``; nothing where stderr is no terminal."""
     console = Console(stderr=True)
     return Progress(

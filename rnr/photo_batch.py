@@ -9,11 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
-from rnr.command_line import Failures, find_all
+from rnr.command_line import Failures, find_all, progress
 from rnr.data.photos import Photo, PhotoError, open_photo, passed_over
+from rnr.models.tiling import watched
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -41,7 +41,7 @@ def each(
             formats = ", ".join(sorted({path.suffix.lower() for path in left}))
             print(f"{folder}: {len(left)} photos are passed over, of formats that are not read ({formats})", file=sys.stderr)
     found = _once([photo for path in paths for photo in _photos_of(path, output, scenes)])
-    for photo in track(found, description="", disable=len(found) < 2 or not sys.stderr.isatty()):
+    for photo in _shown(found):
         with failures.passing_over(photo):
             if isinstance(photo, PhotoError):
                 raise photo
@@ -68,6 +68,21 @@ def each(
         with suppress(OSError):  # it is not empty
             output.rmdir()
     return 1 if failures.count else 0
+
+
+def _shown(found: Sequence[Photo | PhotoError]) -> Iterator[Photo | PhotoError]:
+    """One after the other, with a bar for them if there are several, and one for the tiles of a large one."""
+    with progress() as bar:
+        tiles = bar.add_task("tiles", visible=False)
+
+        def tell(done: int, count: int) -> None:
+            bar.update(tiles, completed=done, total=count, visible=done < count)
+
+        photos = bar.add_task("photos", total=len(found), visible=len(found) > 1)
+        with watched(tell):
+            for photo in found:
+                yield photo
+                bar.advance(photos)
 
 
 def _once(found: Sequence[Photo | PhotoError]) -> list[Photo | PhotoError]:

@@ -1,11 +1,14 @@
 """Photos of any size through a function that sees a bounded tile at a time, blended without seams."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
 Window = tuple[slice, slice]
+_told: ContextVar[Callable[[int, int], None]] = ContextVar("told", default=lambda done, count: None)
 
 
 def windows(height: int, width: int, tile: int, overlap: int) -> Iterator[Window]:
@@ -34,7 +37,8 @@ def tiled(
     if height <= tile and width <= tile:
         return restore(image, (slice(0, height), slice(0, width)))
     out = total = None
-    for rows, columns in windows(height, width, tile, overlap):
+    places = list(windows(height, width, tile, overlap))
+    for number, (rows, columns) in enumerate(places, start=1):
         done = restore(image[..., rows, columns], (rows, columns))
         if out is None:
             precision = torch.promote_types(done.dtype, torch.float32)
@@ -45,7 +49,18 @@ def tiled(
         place = tuple(slice(scale * side.start, scale * side.stop) for side in (rows, columns))
         out[..., *place] += done * weight
         total[place] += weight
+        _told.get()(number, len(places))
     return out.div_(total).to(done.dtype)
+
+
+@contextmanager
+def watched(tell: Callable[[int, int], None]) -> Iterator[None]:
+    """Within, ``tell(how many are done, of how many)`` after each tile of a photo that takes more than one."""
+    token = _told.set(tell)
+    try:
+        yield
+    finally:
+        _told.reset(token)
 
 
 def _starts(length: int, tile: int, overlap: int) -> list[int]:

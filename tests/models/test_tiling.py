@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rnr.models.tiling import tiled, windows
+from rnr.models.tiling import tiled, watched, windows
 
 SIZES = [(1, 1), (7, 40), (32, 32), (33, 32), (33, 61), (100, 45), (129, 131)]
 TILES = [(32, 8), (32, 0), (17, 5), (32, 31), (9, 4)]
@@ -105,3 +105,12 @@ def test_gradient_reaches_every_pixel():
 def test_an_overlap_that_leaves_no_room_is_refused(tile, overlap):
     with pytest.raises(ValueError, match=f"overlap must lie within \\[0, tile\\), got {overlap} and a tile of {tile}"):
         tiled(lambda piece, window: piece, photo(50, 40), tile, overlap)
+
+
+def test_tiles_are_told_of_where_there_are_several():
+    told = []
+    with watched(lambda *numbers: told.append(numbers)):
+        tiled(lambda tile, window: tile, torch.rand(1, 3, 20, 50), 20, 5)
+        tiled(lambda tile, window: tile, torch.rand(1, 3, 20, 20), 20, 5)
+    tiled(lambda tile, window: tile, torch.rand(1, 3, 20, 50), 20, 5)
+    assert told == [(1, 3), (2, 3), (3, 3)]
