@@ -40,6 +40,7 @@ FIGURES = {
     "noise": ("noise", 4),
     "blur": ("blur effect", 3),
     "wavelet_noise": ("wavelet noise", 4),
+    "brightness": ("mean brightness", 3),
 }
 """What is measured beside the severities: the column, its title and its places. The first three are the second judge's."""
 
@@ -199,7 +200,7 @@ def _has_severities(seen: Seen) -> bool:
 def _look(image: Tensor, reasoner: Reasoner) -> Looked:
     judged, blind = look(image), no_reference(image)
     figures = {"haze": judged.haze, "sharpness": judged.sharpness, "noise": judged.noise}
-    figures |= {"blur": blind.blur, "wavelet_noise": blind.noise}
+    figures |= {"blur": blind.blur, "wavelet_noise": blind.noise, "brightness": image.mean()}
     return Looked(reasoner.severities(image)[0].tolist(), {key: value.item() for key, value in figures.items()})
 
 

@@ -103,6 +103,7 @@ def test_each_scene_is_told_before_and_after(folder, tmp_path, capsys):
     assert severities[0]["sensor noise"] == "2.0 → 2.0" and severities[0]["motion blur"] == "0.0 → 0.0"
     assert severities[0]["fall of the sum, 95 %"].startswith(f"{sum(before) / 2 - sum(after) / 2:+.1f} [")
     pair = [torch.cat([opened(root / "rain" / f"{i}.png") for i in range(2)]) for root in (folder, out / "restored")]
+    assert figures[1]["mean brightness"] == " → ".join(f"{each.mean().item():.3f}" for each in pair)
     assert figures[1]["haze"] == " → ".join(f"{look(each).haze.mean().item():.3f}" for each in pair)
     assert figures[1]["blur effect"] == " → ".join(f"{no_reference(each).blur.mean().item():.3f}" for each in pair)
     assert [(row[""], row["found"], row["leads"], row["always naming fog"]) for row in labels] == [
