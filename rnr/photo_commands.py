@@ -42,7 +42,7 @@ RESTORED = ("restored.png", "diagnosis.json", "figure.png")
 def degrade(argv: Sequence[str]) -> int:
     """Puts photos through Eq. 1, and writes what was applied."""
     parser = _parser("degrade", "Degrade clean photos by the model of Eq. 1 and write what was applied.")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder; each photo gets DIR/<stem>/")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="each photo gets DIR/<stem>/")
     parser.add_argument("--seed", type=int, default=0, help="of the degradations drawn (default 0)")
     parser.add_argument(
         "--preset", default="paper", metavar="NAME",
@@ -139,7 +139,7 @@ def diagnose(argv: Sequence[str]) -> int:
 def restore(argv: Sequence[str]) -> int:
     """Repairs photos."""
     parser = _parser("restore", "Diagnose photos and repair them accordingly.")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder; each photo gets DIR/<stem>/")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="each photo gets DIR/<stem>/")
     parser.add_argument("--diagnosis", type=Path, help="use this diagnosis.json instead of the reasoner's")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KIND=SEVERITY", type=_setting,
