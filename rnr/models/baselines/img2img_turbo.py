@@ -68,8 +68,7 @@ class Img2ImgTurbo(TrainableRestorer):
         self.ssim_weight, self.tile, self.overlap = ssim_weight, tile, overlap
         name = locate(checkpoint)
         check(name, ["StableDiffusionPipeline", NAME], "restorer made of SD-Turbo")
-        self.dtype = getattr(torch, dtype)
-        parts = {"dtype": self.dtype, "use_safetensors": True}
+        parts = {"dtype": getattr(torch, dtype), "use_safetensors": True}
         self.unet = UNet2DConditionModel.from_pretrained(name, subfolder="unet", **parts)
         self.vae = AutoencoderKL.from_pretrained(name, subfolder="vae", **parts)
         self.scheduler = DDPMScheduler.from_pretrained(name, subfolder="scheduler")
@@ -94,6 +93,11 @@ class Img2ImgTurbo(TrainableRestorer):
                 parameter.data = parameter.data.float()  # an optimiser's small steps would be lost in bfloat16
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what is not trained, now: ``bf16-true`` casts it all."""
+        return next(weight.dtype for weight in self.unet.parameters() if not weight.requires_grad)
 
     @torch.no_grad()
     def restore(self, images: Tensor, diagnoses: Sequence[Diagnosis | None], seeds: Sequence[int]) -> Tensor:

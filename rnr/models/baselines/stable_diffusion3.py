@@ -68,8 +68,7 @@ class StableDiffusion3(TrainableRestorer):
         self.steps, self.grad_steps, self.tile, self.overlap = steps, grad_steps, tile, overlap
         name = locate(checkpoint)
         check(name, ["StableDiffusion3Pipeline", NAME], "Stable Diffusion 3 restorer")
-        self.dtype = getattr(torch, dtype)
-        parts = {"dtype": self.dtype, "use_safetensors": True}
+        parts = {"dtype": getattr(torch, dtype), "use_safetensors": True}
         self.transformer = SD3Transformer2DModel.from_pretrained(name, subfolder="transformer", **parts)
         self.vae = AutoencoderKL.from_pretrained(name, subfolder="vae", **parts).requires_grad_(False)
         self.scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(name, subfolder="scheduler")
@@ -92,6 +91,11 @@ class StableDiffusion3(TrainableRestorer):
                 unread.requires_grad_(False)
         if gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what is not trained, now: ``bf16-true`` casts it all."""
+        return self.vae.dtype
 
     @torch.no_grad()
     def restore(self, images: Tensor, diagnoses: Sequence[Diagnosis | None], seeds: Sequence[int]) -> Tensor:

@@ -130,6 +130,18 @@ def test_its_text_encoder_may_be_in_half_precision(make, published, tmp_path, dt
     assert (half - full).abs().mean() < 0.01
 
 
+def test_cast_as_a_whole_it_runs(make):
+    """As Lightning's bf16-true does it, which also changes torch's default type around every step."""
+    full, cast, images = make(), make().to(torch.bfloat16), photos()
+    expected = restored(full, images)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        torch.testing.assert_close(restored(cast, images), expected, rtol=0, atol=0.15)
+        cast.loss(images, images, [None, None], torch.Generator().manual_seed(0)).backward()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_nonsense_is_refused(make):
     with pytest.raises(ValueError, match="tile must be a multiple of 16 pixels, got 40"):
         make(tile=40)

@@ -135,6 +135,18 @@ def test_bfloat16_is_the_same_model(make):
     half.loss(images, images, [None, None], torch.Generator().manual_seed(0)).backward()
 
 
+def test_cast_as_a_whole_it_runs(make):
+    """As Lightning's bf16-true does it, which also changes torch's default type around every step."""
+    full, cast, images = make(lora_rank=2), make(lora_rank=2).to(torch.bfloat16), photos()
+    expected = restored(full, images)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        torch.testing.assert_close(restored(cast, images), expected, rtol=0, atol=0.15)
+        cast.loss(images, images, [None, None], torch.Generator().manual_seed(0)).backward()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_nonsense_is_refused(make):
     with pytest.raises(ValueError, match="tile must be a multiple of 16 pixels, got 40"):
         make(tile=40)
