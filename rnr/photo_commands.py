@@ -171,6 +171,7 @@ def restore(argv: Sequence[str]) -> int:
         parser.error(f"argument --best-of: {type(restorer).__name__} makes one result of a photo, and no candidates")
     reasoner = _load_model(parser, "reasoner", args.reasoner) if given is None or args.best_of > 1 else None
     reward = Reward(cycle_weight=100 * args.cycle)
+    told: set[str] = set()
 
     def one(photo: Photo, image: Tensor, folder: Path) -> str:
         diagnosis = given
@@ -179,6 +180,10 @@ def restore(argv: Sequence[str]) -> int:
             diagnosis = answer if isinstance(answer, Diagnosis) else None
             if diagnosis is None:
                 print(f"{photo.path}: no diagnosis ({answer.reason}); restored without one", file=sys.stderr)
+        elif odd := {kind: line for kind, line in truth.at_odds(given, image).items() if kind not in told}:
+            told.update(odd)
+            lines = "; ".join(odd.values())
+            print(f"{args.diagnosis}: {lines}; both count, and --set KIND=SEVERITY changes both", file=sys.stderr)
         for kind, severity in args.set:
             diagnosis = with_severity(diagnosis or Diagnosis(), kind, severity)
         if args.best_of > 1:

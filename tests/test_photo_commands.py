@@ -293,6 +293,16 @@ def test_a_diagnosis_file_replaces_the_reasoner(photo, tmp_path, monkeypatch):
     assert files.load(tmp_path / "out" / "cup" / "diagnosis.json") == given
 
 
+@pytest.mark.parametrize("severity, told", [(63, ""), (20, "fog of severity 20 with the parameters of 64; both count")])
+def test_a_severity_that_was_edited_alone_is_told_of_once(severity, told, photo, tmp_path, capsys):
+    (other := photo.with_name("other.png")).write_bytes(photo.read_bytes())
+    files.save(Diagnosis(fog=Fog(severity, (0.8, 0.85, 0.9), 0.4)), tmp_path / "given.json")
+    argv = [str(photo), str(other), "-o", str(tmp_path / "out"), "--diagnosis", str(tmp_path / "given.json")]
+    assert photo_commands.restore(argv) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "given.json" in line]
+    assert [told in line for line in said] == ([True] if told else [])
+
+
 def bad_files(folder):
     folder.mkdir(exist_ok=True)
     (folder / "text.png").write_text("not an image")

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rnr.degradation import Degradation, Degraded, FogParams, NoiseParams, RainParams, ShakeParams
+from rnr.degradation import Degradation, Degraded, FogParams, NoiseParams, RainParams, ShakeParams, fog, noise, shake
 from rnr.degradation.fog import beta_for
 from rnr.degradation.shake import gaussian_kernel
 from rnr.diagnosis.types import FINDINGS, KINDS, Diagnosis, Fog, Noise, Rain, Shake, quantities
 
 ROUND = 0.95
 """Deviation of a Gaussian blur across over that along it, above which it has no direction to speak of."""
+
+AT_ODDS = 12
+"""Points of severity: the shipped reasoner's own statements differ by at most 10 from what their parameters make of them."""
 
 
 def diagnoses(degraded: Degraded, scenes: Sequence[str | None] | None = None) -> list[Diagnosis]:
@@ -89,6 +92,26 @@ def missed(asked: Diagnosis, applied: Diagnosis) -> list[str]:
                 if off > allowed:
                     lines.append(f"{kind} {key.replace('_', ' ')} {b:.4g} instead of {a:.4g}")
     return lines
+
+
+def at_odds(diagnosis: Diagnosis, photo: Tensor) -> dict[str, str]:
+    """By kind, where a severity is not that of the parameters beside it, by more than :data:`AT_ODDS`: ``fog of severity 20
+    with the parameters of 64``. Of rain it is not known. photo: (3, H, W) in [0, 1], what is diagnosed."""
+    made = {}
+    if (seen := diagnosis.fog) and seen.transmission is not None:
+        made["fog"] = fog.severity(torch.tensor([seen.transmission]))
+    if (seen := diagnosis.shake) and None not in (seen.direction, seen.length, seen.energy):
+        kernel = gaussian_kernel(*(torch.tensor([value]) for value in (seen.direction, seen.length, seen.energy)))
+        made["shake"] = shake.severity(shake.moments(kernel).rms_radius)
+    if (seen := diagnosis.noise) and None not in (seen.k, seen.b):
+        deviation = noise.sigma(photo[None], *(torch.tensor([value]).to(photo) for value in (seen.k, seen.b)))
+        made["noise"] = noise.severity(deviation.square().mean()[None])
+    stated = {kind: (diagnosis[kind].severity, severity.item()) for kind, severity in made.items()}
+    return {
+        kind: f"{kind} of severity {severity:.0f} with the parameters of {other:.0f}"
+        for kind, (severity, other) in stated.items()
+        if severity is not None and abs(severity - other) > AT_ODDS
+    }
 
 
 def _is_round(shake: Shake) -> bool:

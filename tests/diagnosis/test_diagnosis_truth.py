@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rnr.degradation import Degrader, FogPrior, NoisePrior, RainPrior, ShakePrior, fog, shake
 from rnr.diagnosis import FIELDS, KINDS, Diagnosis, Fog, Shake, parse, render
-from rnr.diagnosis.truth import degradation, diagnoses, missed
+from rnr.diagnosis.truth import at_odds, degradation, diagnoses, missed
 
 ALWAYS = Degrader(FogPrior(1), ShakePrior(1), RainPrior(1, density=(2e-3, 1e-2)), NoisePrior(1, b=(1, 20)))
 COUNT = 4
@@ -127,3 +127,15 @@ def test_whatever_a_valid_diagnosis_states_can_be_applied_and_stated_again(diagn
     (stated,) = diagnoses(degraded, [diagnosis.scene])
     assert stated.scene == diagnosis.scene
     assert all(diagnosis[kind] is not None for kind in KINDS if stated[kind] is not None)
+
+
+def test_a_severity_that_was_changed_alone_is_at_odds_with_its_parameters(batch):
+    """Others are not, nor what was never stated."""
+    _, degraded = degrade(ALWAYS, batch)
+    for photo, stated in zip(degraded.image, diagnoses(degraded), strict=True):
+        assert not at_odds(stated, photo)
+        changed = {kind: dataclasses.replace(stated[kind], severity=(stated[kind].severity + 49) % 99 + 1) for kind in KINDS}
+        found = at_odds(Diagnosis(**changed), photo)
+        assert found.keys() == {"fog", "shake", "noise"}
+        assert found["fog"].startswith(f"fog of severity {changed['fog'].severity:.0f} with the parameters of ")
+    assert not at_odds(Diagnosis(fog=Fog(50, None, None), shake=Shake(None, 0.0, 2.0, 0.2)), batch[0][0])
