@@ -68,11 +68,12 @@ def at_least_one(text: str) -> int:
 
 
 def progress(what: str = "{task.description}") -> Progress:
-    """A bar on stderr that counts ``what``; nothing where stderr is no terminal."""
+    """A bar on stderr that counts ``what``; nothing where stderr is no terminal. What is printed meanwhile goes where it
+    would go without one."""
     console = Console(stderr=True)
     return Progress(
         BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeRemainingColumn(), console=console,
-        disable=not console.is_terminal,
+        disable=not console.is_terminal, redirect_stdout=sys.stdout.isatty(),
     )  # fmt: skip
 
 

@@ -72,17 +72,26 @@ def each(
 
 def _shown(found: Sequence[Photo | PhotoError]) -> Iterator[Photo | PhotoError]:
     """One after the other, with a bar for them if there are several, and one for the tiles of a large one."""
-    with progress() as bar:
-        tiles = bar.add_task("tiles", visible=False)
+    bar = progress()
+    tiles = bar.add_task("tiles", visible=False)
+    photos = bar.add_task("photos", total=len(found), visible=len(found) > 1)
 
-        def tell(done: int, count: int) -> None:
-            bar.update(tiles, completed=done, total=count, visible=done < count)
+    def tell(done: int, count: int) -> None:
+        bar.start()
+        if done == 1:
+            bar.reset(tiles, total=count)
+        bar.update(tiles, completed=done, visible=done < count)
 
-        photos = bar.add_task("photos", total=len(found), visible=len(found) > 1)
+    if len(found) > 1:
+        bar.start()
+    try:
         with watched(tell):
             for photo in found:
                 yield photo
+                bar.update(tiles, visible=False)
                 bar.advance(photos)
+    finally:
+        bar.stop()
 
 
 def _once(found: Sequence[Photo | PhotoError]) -> list[Photo | PhotoError]:

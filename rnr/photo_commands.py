@@ -171,7 +171,7 @@ def restore(argv: Sequence[str]) -> int:
         parser.error(f"argument --best-of: {type(restorer).__name__} makes one result of a photo, and no candidates")
     reasoner = _load_model(parser, "reasoner", args.reasoner) if given is None or args.best_of > 1 else None
     reward = Reward(cycle_weight=100 * args.cycle)
-    told: set[str] = set()
+    told = {kind for kind, _ in args.set}  # of what a given diagnosis has at odds
 
     def one(photo: Photo, image: Tensor, folder: Path) -> str:
         diagnosis = given

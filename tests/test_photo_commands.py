@@ -2,9 +2,11 @@
 
 import json
 import os
+import pty
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -516,3 +518,22 @@ def test_nonsense_is_refused(photo, tmp_path, options, said, capsys):
     with pytest.raises(SystemExit) as stop:
         photo_commands.restore([str(photo), "-o", str(tmp_path), *options])
     assert stop.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_what_is_printed_goes_to_its_file_though_a_bar_is_on_the_terminal(photo, tmp_path):
+    """Bars take a terminal's standard output over, but not another one."""
+    for name in ("b", "c"):
+        photo.with_name(f"{name}.png").write_bytes(photo.read_bytes())
+    terminal, theirs = pty.openpty()
+    command = [sys.executable, "-m", "rnr", "degrade", str(photo.parent), "-o", str(tmp_path / "out")]
+    with (tmp_path / "said").open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=theirs, env=os.environ | {"TERM": "xterm"})
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # there is no more
+        while part := os.read(terminal, 4096):
+            shown += part
+    os.close(terminal)
+    assert process.wait(60) == 0 and b"3/3" in shown
+    said = (tmp_path / "said").read_text().splitlines()
+    assert len(said) == 3 and all(str(tmp_path / "out") in line for line in said)

@@ -100,9 +100,9 @@ def at_odds(diagnosis: Diagnosis, photo: Tensor) -> dict[str, str]:
     made = {}
     if (seen := diagnosis.fog) and seen.transmission is not None:
         made["fog"] = fog.severity(torch.tensor([seen.transmission]))
-    if (seen := diagnosis.shake) and None not in (seen.direction, seen.length, seen.energy):
-        kernel = gaussian_kernel(*(torch.tensor([value]) for value in (seen.direction, seen.length, seen.energy)))
-        made["shake"] = shake.severity(shake.moments(kernel).rms_radius)
+    if (seen := diagnosis.shake) and seen.length is not None and seen.energy is not None:
+        across = min(_across(seen), seen.length)
+        made["shake"] = shake.severity(torch.tensor([math.hypot(seen.length, across)]))
     if (seen := diagnosis.noise) and None not in (seen.k, seen.b):
         deviation = noise.sigma(photo[None], *(torch.tensor([value]).to(photo) for value in (seen.k, seen.b)))
         made["noise"] = noise.severity(deviation.square().mean()[None])
@@ -115,5 +115,10 @@ def at_odds(diagnosis: Diagnosis, photo: Tensor) -> dict[str, str]:
 
 
 def _is_round(shake: Shake) -> bool:
-    """Whether its Gaussian's deviation across, 1 / (4 pi length energy^2), is about the one along it."""
-    return 1 / (4 * math.pi * max(shake.length * shake.energy, 1e-6) ** 2) > ROUND
+    """Whether its Gaussian's deviation across is about the one along it."""
+    return _across(shake) > ROUND * shake.length
+
+
+def _across(shake: Shake) -> float:
+    """The deviation across of the Gaussian of its length and energy, 1 / (4 pi length energy^2)."""
+    return 1 / (4 * math.pi * max(shake.length, 1e-6) * max(shake.energy, 1e-6) ** 2)

@@ -139,10 +139,11 @@ def _eight_bits() -> BitsAndBytesConfig:
 
 
 def _own_device() -> str:
-    """Where 8-bit layers are made, and stay: this process's own GPU, by the rank that launchers tell it."""
+    """Where 8-bit layers are made, and stay: this process's own GPU, by the rank that launchers or SLURM tell it."""
     if not torch.cuda.is_available():
         return "cpu"
-    return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+    rank = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0
+    return f"cuda:{int(rank) % torch.cuda.device_count()}"
 
 
 def has_adapter(transformer: QwenImageTransformer2DModel) -> bool:

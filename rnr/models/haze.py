@@ -6,9 +6,6 @@ it. It may also correct A and the mean a little, as far as :data:`LIGHT_BOUND` a
 reasoner's usual error, too little to overrule a person who edits the diagnosis, and so is sure. Where the reasoner itself
 doubts that there is fog, the mean may be corrected by :data:`DOUBT_BOUND` as well, up to hardly any fog at all (or to dense
 fog): to take out fog that is not there costs a good photo far more than to leave a little in.
-
-Something in a photo is bright, and dense fog hides how bright its light is. Where next to nothing bright would be left, the
-light was taken for too bright: it is lowered until :data:`BRIGHTEST` is left, or it is no brighter than the foggy photo.
 """
 
 from typing import NamedTuple
@@ -25,7 +22,6 @@ from rnr.models.unet import UNet, UNetSize, reflected, shrink
 SIDE = 192  # of the copy that the network sees, the longer one, in pixels
 LIGHT_BOUND = 0.08  # how far each channel of A may be corrected
 MEAN_BOUND = 0.7  # how far the mean transmission may be, in its logit
-BRIGHTEST = 0.5  # of a dehazed photo: the 99th percentile of its brightness, where its light can be lowered so far
 DOUBT_BOUND = 6.0  # how much further, where the fog might as well be absent
 
 
@@ -61,29 +57,7 @@ class HazeNetwork(nn.Module):
         moved = MEAN_BOUND * corrections[:, 0] + DOUBT_BOUND * physics.doubt * corrections[:, 4]
         mean = torch.where(foggy, (mean.logit() + moved).sigmoid().clamp(min=MIN_TRANSMISSION + 0.01), 1.0)
         light = torch.where(foggy[:, None], physics.light + LIGHT_BOUND * corrections[:, 1:4], physics.light)
-        light, t = light.clamp(0, 1), bent(depth, mean)
-        return Haze(torch.where(foggy[:, None], light * _dimming(small, light, t), light), t)
-
-
-@torch.no_grad()
-def _dimming(small: Tensor, light: Tensor, t: Tensor) -> Tensor:
-    """(B, 1): the share of ``light`` (B, 3) that leaves ``small`` (B, 3, h, w), dehazed, :data:`BRIGHTEST`; at most 1."""
-
-    def brightest(image: Tensor) -> Tensor:
-        return image.mean(dim=1).flatten(1).quantile(0.99, dim=1)
-
-    def too_dark(share: Tensor) -> Tensor:
-        return brightest(inverse.dehaze(small, light * share[:, None], t)) < BRIGHTEST
-
-    high = torch.ones_like(light[:, 0])
-    if not (dark := too_dark(high)).any():
-        return high[:, None]
-    low = (brightest(small) / light.mean(dim=1).clamp(min=1e-3)).clamp(max=1)
-    for _ in range(8):
-        middle = (low + high) / 2
-        lower = too_dark(middle)
-        low, high = torch.where(lower, low, middle), torch.where(lower, middle, high)
-    return torch.where(dark, low, 1.0)[:, None]
+        return Haze(light.clamp(0, 1), bent(depth, mean))
 
 
 def bent(depth: Tensor, mean: Tensor) -> Tensor:

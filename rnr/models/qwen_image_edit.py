@@ -272,8 +272,9 @@ class QwenImageEditRestorer(ExactBuffers, TrainableRestorer):
         needed = prompt.embedding.shape[1] + max(pixels.shape[-2:]) // UNIT // 2
         if needed > (places := len(self.transformer.pos_embed.pos_freqs)):
             raise ValueError(
-                f"a tile of {pixels.shape[-1]} x {pixels.shape[-2]} pixels and what is said of it need {needed:,} places of "
-                f"the {places:,} that the transformer can tell apart; a smaller tile (now {self.tile}) needs fewer"
+                f"a piece of {pixels.shape[-1]} x {pixels.shape[-2]} pixels and what is said of it need {needed:,} places of "
+                f"the {places:,} that the transformer can tell apart: take a smaller tile (now {self.tile}), in training "
+                f"smaller crops"
             )
         return prompt
 

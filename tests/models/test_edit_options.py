@@ -39,14 +39,30 @@ def test_8_bits_without_their_package_are_refused(tmp_path, monkeypatch):
         QwenImageEditRestorer(str(tmp_path), text_encoder_8bit=True)
 
 
-@pytest.mark.parametrize("rank, gpus, own", [(None, 8, "cuda:0"), ("5", 8, "cuda:5"), ("5", 1, "cuda:0"), ("5", 0, "cpu")])
-def test_8_bits_are_made_on_the_gpu_of_their_process(rank, gpus, own, monkeypatch):
+@pytest.mark.parametrize(
+    "ranks, gpus, own",
+    [
+        ({}, 8, "cuda:0"),
+        ({"LOCAL_RANK": "5"}, 8, "cuda:5"),
+        ({"LOCAL_RANK": "5"}, 1, "cuda:0"),
+        ({"SLURM_LOCALID": "5"}, 8, "cuda:5"),
+        ({"LOCAL_RANK": "5"}, 0, "cpu"),
+    ],
+)
+def test_8_bits_are_made_on_the_gpu_of_their_process(ranks, gpus, own, tmp_path, monkeypatch):
+    make().save(tmp_path)
+    asked = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    if rank is not None:
-        monkeypatch.setenv("LOCAL_RANK", rank)
-    assert edit_parts._own_device() == own
+    monkeypatch.setattr(edit_parts, "_eight_bits", lambda: None)
+    encoder = edit_parts.Qwen2_5_VLForConditionalGeneration
+    monkeypatch.setattr(encoder, "from_pretrained", lambda *_, **named: asked.append(named))
+    for name in ("LOCAL_RANK", "SLURM_LOCALID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, rank in ranks.items():
+        monkeypatch.setenv(name, rank)
+    edit_parts.EditParts.load(str(tmp_path), torch.float32, text_encoder_8bit=True)
+    assert [named["device_map"] for named in asked] == [{"": own}]
 
 
 @pytest.mark.eightbit

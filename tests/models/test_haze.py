@@ -5,7 +5,7 @@ import torch
 
 from rnr.degradation import fog
 from rnr.diagnosis import Diagnosis, Fog
-from rnr.models.haze import BRIGHTEST, DOUBT_BOUND, LIGHT_BOUND, MEAN_BOUND, HazeNetwork, bent
+from rnr.models.haze import DOUBT_BOUND, LIGHT_BOUND, MEAN_BOUND, HazeNetwork, bent
 from rnr.models.inverse import Physics, dehaze
 from rnr.models.unet import UNetSize
 
@@ -107,21 +107,3 @@ def test_it_learns_where_the_fog_is(photo, depth):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
-
-
-def test_a_light_that_leaves_nothing_bright_was_taken_for_too_bright():
-    """A dense fog of light 0.6, diagnosed as twice as bright, over a scene half of which is white."""
-    scene = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 0.5
-    scene[..., :32] += 0.5
-    foggy = 0.5 * scene + 0.5 * 0.6
-    told = Diagnosis(fog=Fog(53, (1.0, 0.95, 0.9), 0.5))
-    found = network()(foggy, Physics.of([told], foggy), FACTS[:1])
-    dehazed = dehaze(foggy, found.light, found.t).mean(dim=1)
-    assert dehazed.quantile(0.99).item() == pytest.approx(BRIGHTEST, abs=0.01)
-    torch.testing.assert_close(found.light / found.light[:, :1], torch.tensor([[1.0, 0.95, 0.9]]))  # of the same color
-
-
-def test_a_light_stays_where_something_is_bright_or_the_photo_is_dark(photo):
-    foggy = torch.stack([0.5 * photo + 0.45, torch.full_like(photo, 0.2)])
-    physics = Physics.of([FOG, Diagnosis(fog=Fog(53, (0.2, 0.2, 0.2), 0.5))], foggy)
-    assert network()(foggy, physics, FACTS).light.equal(physics.light)

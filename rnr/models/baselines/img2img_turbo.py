@@ -97,7 +97,7 @@ class Img2ImgTurbo(TrainableRestorer):
     @property
     def dtype(self) -> torch.dtype:
         """Of what is not trained, now: ``bf16-true`` casts it all."""
-        return next(weight.dtype for weight in self.unet.parameters() if not weight.requires_grad)
+        return self.vae.dtype
 
     @torch.no_grad()
     def restore(self, images: Tensor, diagnoses: Sequence[Diagnosis | None], seeds: Sequence[int]) -> Tensor:
