@@ -130,8 +130,8 @@ class CompactRestorer(TrainableRestorer):
 
         A photo of which the diagnosis says that nothing is wrong with it stays as it is. None says nothing. The smaller the
         change of a photo, the less of it is made: next to nothing of one that is hardly more than :data:`OWN_ERROR`. A shake
-        that is too wide for the kernels is undone in a smaller copy, after all else; not with gradient: A.2 draws none so wide,
-        and processes among which the weights are dealt out must make equally many passes.
+        that is too wide for the kernels is undone in a smaller copy, after all else. Not with gradient: A.2 draws none so
+        wide, and processes among which the weights are dealt out must make equally many passes.
         ``ValueError`` for weights of fewer digits than float32 has, for which there is no Fourier transform.
         """
         wide = {row: each.shake for row, each in enumerate(diagnoses) if each and _is_wide(each.shake)}
