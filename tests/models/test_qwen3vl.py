@@ -429,7 +429,7 @@ def test_where_no_shake_is_found_smaller_copies_are_asked_for_it(learned, monkey
         (2, [2, 3, 4], FIELDS[:3], [2, 3, 4]),
     ]
     assert found[2] == completed(shown[1][2], shown[2][2])
-    added = Shake(21.0, 30.0, 4.4, 0.15, chance=0.95)
+    added = Shake(21.0, 30.0, 4.4, 0.212, chance=0.95)
     assert found[2].diagnosis == Diagnosis(fog=dataclasses.replace(fog, chance=0.3), shake=added)
     assert [found[row] == shown[1][row] for row in range(6)] == [True, True, False, True, True, True]
     assert reasoner.examine(images[2:3], ["presence"])[0].diagnosis.shake == Shake(None, None, None, None, chance=0.95)
