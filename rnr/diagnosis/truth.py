@@ -15,7 +15,7 @@ ROUND = 0.95
 """Deviation of a Gaussian blur across over that along it, above which it has no direction to speak of."""
 
 AT_ODDS = 12
-"""Points of severity: the shipped reasoner's own statements differ by at most 10 from what their parameters make of them."""
+"""Points of severity, more than what the shipped reasoner says differs from what its own parameters make of it."""
 
 
 def diagnoses(degraded: Degraded, scenes: Sequence[str | None] | None = None) -> list[Diagnosis]:

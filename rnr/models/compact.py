@@ -134,9 +134,8 @@ class CompactRestorer(TrainableRestorer):
         wide, and processes among which the weights are dealt out must make equally many passes.
         ``ValueError`` for weights of fewer digits than float32 has, for which there is no Fourier transform.
         """
-        wide = {row: each.shake for row, each in enumerate(diagnoses) if each and _is_wide(each.shake)}
-        if torch.is_grad_enabled():
-            wide.clear()
+        rows = () if torch.is_grad_enabled() else enumerate(diagnoses)
+        wide = {row: each.shake for row, each in rows if each and _is_wide(each.shake)}
         first = [replace(each, shake=None) if row in wide else each for row, each in enumerate(diagnoses)]
         restored = self._repaired(images, first)
         if not wide:

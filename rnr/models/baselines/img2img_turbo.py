@@ -94,11 +94,6 @@ class Img2ImgTurbo(TrainableRestorer):
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of what is not trained, now: ``bf16-true`` casts it all."""
-        return self.vae.dtype
-
     @torch.no_grad()
     def restore(self, images: Tensor, diagnoses: Sequence[Diagnosis | None], seeds: Sequence[int]) -> Tensor:
         """See :meth:`Restorer.restore`; nothing is drawn, so ``seeds`` do not matter."""
@@ -134,8 +129,9 @@ class Img2ImgTurbo(TrainableRestorer):
         """(B, 3, H, W), not clamped, with gradient. images: (B, 3, H, W) in [0, 1] of any size."""
         height, width = images.shape[-2:]
         shown = padded(images, self.multiple)
+        dtype = self.vae.dtype  # as it is now: bf16-true casts all
         # What is trained is in float32 even where the rest is in bfloat16.
-        with torch.autocast(images.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
             restored = tiled(lambda tile, window: self._repair(tile), shown, self.tile, self.overlap)
         return restored[..., :height, :width].to(images.dtype)
 
@@ -145,7 +141,7 @@ class Img2ImgTurbo(TrainableRestorer):
         x = x * scale
         last = self.scheduler.config.num_train_timesteps - 1
         alpha = self.scheduler.alphas_cumprod[last].to(x.device)
-        prompt = self.prompt.to(self.dtype).expand(len(x), -1, -1)
+        prompt = self.prompt.to(self.vae.dtype).expand(len(x), -1, -1)
         epsilon = self.unet(x, last, encoder_hidden_states=prompt, return_dict=False)[0]
         x0 = (x.float() - (1 - alpha).sqrt() * epsilon.float()) / alpha.sqrt()
         return self._decode(x0 / scale, seen).float() / 2 + 0.5

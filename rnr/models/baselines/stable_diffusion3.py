@@ -92,11 +92,6 @@ class StableDiffusion3(TrainableRestorer):
         if gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing()
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of what is not trained, now: ``bf16-true`` casts it all."""
-        return self.vae.dtype
-
     @torch.no_grad()
     def restore(self, images: Tensor, diagnoses: Sequence[Diagnosis | None], seeds: Sequence[int]) -> Tensor:
         """See :meth:`Restorer.restore`."""
@@ -144,7 +139,7 @@ class StableDiffusion3(TrainableRestorer):
 
     def _velocity(self, x: Tensor, sigma: Tensor, photo: Tensor) -> Tensor:
         """v (B, C, h, w). x, photo: latents (B, C, h, w). sigma: (B,)."""
-        dtype, count = self.dtype, len(x)
+        dtype, count = self.vae.dtype, len(x)  # as it is now: bf16-true casts all
         # What is trained is in float32 even where the rest is in bfloat16.
         with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
             return self.transformer(

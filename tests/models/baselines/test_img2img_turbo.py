@@ -3,6 +3,7 @@ import shutil
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from lightning.pytorch.plugins.precision import HalfPrecision
 from tiny_diffusion import save_sd_turbo
 from transformers import CLIPTextModel
 
@@ -134,12 +135,9 @@ def test_cast_as_a_whole_it_runs(make):
     """As Lightning's bf16-true does it, which also changes torch's default type around every step."""
     full, cast, images = make(), make().to(torch.bfloat16), photos()
     expected = restored(full, images)
-    torch.set_default_dtype(torch.bfloat16)
-    try:
+    with HalfPrecision("bf16-true").forward_context():
         torch.testing.assert_close(restored(cast, images), expected, rtol=0, atol=0.15)
         cast.loss(images, images, [None, None], torch.Generator().manual_seed(0)).backward()
-    finally:
-        torch.set_default_dtype(torch.float32)
 
 
 def test_nonsense_is_refused(make):
