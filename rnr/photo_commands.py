@@ -106,20 +106,23 @@ def diagnose(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     reasoner = _load_model(parser, "reasoner", args.reasoner)
     answers: list[dict[str, object]] = []
-    led: list[tuple[str, Diagnosis]] = []
+    led: list[tuple[str, Diagnosis | None]] = []
     unparsed: list[str] = []
 
     def one(photo: Photo, image: Tensor, folder: Path) -> None:
         answer = reasoner.examine(image[None])[0]
+        label = photo.path.parent.name.lower() if args.folders else ""
         if isinstance(answer, ParseFailure):
+            if label in FOLDERS:
+                led.append((label, None))
             unparsed.append(f"{photo.path}: the reasoner's answer is no diagnosis ({answer.reason})")
             answers.append({"photo": str(photo.path), "diagnosis": None, "examination": None})
             return
         sure = {"presence": answer.presence, "intervals": answer.intervals}
         answers.append({"photo": str(photo.path), "diagnosis": files.to_dict(answer.diagnosis), "examination": sure})
-        if args.folders and (folder_name := photo.path.parent.name.lower()) in FOLDERS:
+        if label in FOLDERS:
             leading(answer.diagnosis)  # ValueError without severities
-            led.append((folder_name, answer.diagnosis))
+            led.append((label, answer.diagnosis))
         if not args.json and not args.folders:
             print(f"{photo.path}\n{render(answer.diagnosis)}\n{_how_sure(answer)}\n", flush=True)
 

@@ -90,10 +90,12 @@ class Real:
                 _figure_row(*scene) for scene in self.scenes.items()
             ],
         }
-        if labelled := [each for each in self.seen if _has_severities(each) and _label(each.scene) in FOLDERS]:
+        labels = [each for each in self.seen if _label(each.scene) in FOLDERS]
+        if labelled := [each for each in labels if not _lacks_severities(each.diagnosis)]:
             figures = leading_figures([_label(each.scene) for each in labelled], [each.diagnosis for each in labelled])
             rival = next((row.folder for row in figures if row.rival), "none of these")
-            tables["The folder's name and the diagnosis"] = [
+            parsed = math.floor(100 * sum(each.diagnosis is not None for each in labelled) / len(labelled))
+            tables[f"The folder's name and the diagnosis: {parsed}% of answers parse"] = [
                 {
                     "": row.folder,
                     "photos": row.photos,
@@ -192,9 +194,10 @@ def _see(photo: Photo, reasoner: Reasoner, restorer: Restorer | Path, seed: int,
     return Seen(scene, name, diagnosis, _look(image, reasoner), _look(restored, reasoner), small)
 
 
-def _has_severities(seen: Seen) -> bool:
-    found = [seen.diagnosis[kind] for kind in KINDS if seen.diagnosis and seen.diagnosis[kind]]
-    return seen.diagnosis is not None and all(each.severity is not None for each in found)
+def _lacks_severities(diagnosis: Diagnosis | None) -> bool:
+    """Whether it states none for something that it finds, so that nothing can be said to lead it."""
+    found = [diagnosis[kind] for kind in KINDS if diagnosis[kind]] if diagnosis else []
+    return any(each.severity is None for each in found)
 
 
 def _look(image: Tensor, reasoner: Reasoner) -> Looked:

@@ -7,7 +7,7 @@ true one. A photo that cannot be used costs one line on stderr; the rest go on, 
 import argparse
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
 
@@ -26,20 +26,26 @@ from rnr.metrics.intervals import paired_interval
 from rnr.metrics.restoration import psnr, ssim
 from rnr.models.interfaces import Reasoner, Restorer
 from rnr.models.load import load_reasoner, load_restorer
-from rnr.records import record, write_whole
+from rnr.records import record, write_rows, write_whole
 from rnr.stages.evaluation import Rows, document, show
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 INPUT, NONE, ANOTHER, OWN, TRUE = "input", "no diagnosis", "another photo's", "the reasoner's own", "the true one"
+UNHARMED = 38.0
+"""dB to the clean photo from which a photo counts as unharmed."""
 
 
 @dataclass
 class Score:
-    """Of one photo under one diagnosis: means over its draws, and the share of them that are better than the input."""
+    """Of one photo under one diagnosis: means over its draws, the worst of them, and the share of them that are better than
+    the input, and that are unharmed."""
 
+    photo: str
     psnr: float
+    worst: float
     ssim: float
     better: float
+    unharmed: float
 
 
 @dataclass
@@ -58,16 +64,28 @@ class Scores:
                 {
                     "": way,
                     "PSNR (dB)": f"{_mean(s.psnr for s in scores):.2f}",
+                    "worst": f"{min(s.worst for s in scores):.2f}",
                     "SSIM": f"{_mean(s.ssim for s in scores):.4f}",
                     "PSNR over none": "" if way == NONE else f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]",
                     "better than input": "" if way == INPUT else f"{_mean(s.better for s in scores):.1%}",
+                    f"{UNHARMED:.0f} dB or more": f"{_mean(s.unharmed for s in scores):.1%}",
                 }
             )
         return rows
 
+    def photo_rows(self) -> Rows:
+        return [{"diagnosis": way, **asdict(score)} for way, scores in self.of.items() for score in scores]
+
     def add(self, way: str, restored: Tensor, batch: DegradedBatch) -> None:
         before, after = psnr(batch.degraded, batch.clean), psnr(restored, batch.clean)
-        score = Score(after.mean().item(), ssim(restored, batch.clean).mean().item(), (after > before).float().mean().item())
+        score = Score(
+            photo=batch.names[0],
+            psnr=after.mean().item(),
+            worst=after.min().item(),
+            ssim=ssim(restored, batch.clean).mean().item(),
+            better=(after > before).float().mean().item(),
+            unharmed=(after >= UNHARMED).float().mean().item(),
+        )
         self.of.setdefault(way, []).append(score)
 
 
@@ -83,8 +101,9 @@ def worth(argv: Sequence[str]) -> int:
     add_weights(parser, "reasoner", "restorer")
     add_drawing(parser)
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="also write the table there, as Markdown, and as JSON beside it"
-    )
+        "-o", "--output", type=Path, metavar="FILE",
+        help="also write the table there, as Markdown, beside it as JSON, and a row for each photo as CSV",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     try:
         degrader = presets.load(args.preset)
@@ -109,6 +128,7 @@ def worth(argv: Sequence[str]) -> int:
         tables = {title: scores.rows()}
         try:
             write_whole(document(tables), args.output)
+            write_rows(scores.photo_rows(), args.output.with_suffix(".csv"))
             weights = [args.reasoner, args.restorer]
             record(["worth", *argv], tables, args.seed, weights).write(args.output.with_suffix(".json"))
         except OSError as error:

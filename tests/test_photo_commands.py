@@ -17,7 +17,7 @@ from PIL import Image
 from rnr import photo_commands
 from rnr.cli import main
 from rnr.data.photos import open_photo, shipped_photos
-from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, Shake, files, parse
+from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, ParseFailure, Shake, files, parse
 from rnr.diagnosis.examination import Examination
 from rnr.diagnosis.text import NAMES
 from rnr.models.compact import CompactRestorer
@@ -154,6 +154,17 @@ def test_folders_named_after_what_is_wrong_are_compared_with_what_leads(photo, t
     assert photo_commands.diagnose([str(tmp_path / "real"), "--folders"]) == 0
     out = capsys.readouterr().out
     assert " ".join(out.split()) == "blur 2 photos: found in 100%, leads 50% (the usual leader, whatever the photo: 100%)"
+
+
+def test_an_answer_that_is_no_diagnosis_leads_nothing(photo, capsys, monkeypatch):
+    folder = photo.parent / "fog"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.open(photo).save(folder / name)
+    said = iter((Examination(Diagnosis(Fog(50, (1, 1, 1), 0.6)), dict.fromkeys(KINDS, 0.5)), ParseFailure("?", "no words")))
+    monkeypatch.setattr(Qwen3VLReasoner, "examine", lambda *_: [next(said)])
+    assert photo_commands.diagnose([str(folder), "--folders"]) == 1
+    assert "fog             2 photos: found in 50%, leads 50%" in capsys.readouterr().out
 
 
 def test_the_case_of_such_a_folder_does_not_matter(photo, tmp_path, capsys):

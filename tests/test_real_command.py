@@ -9,7 +9,7 @@ from fakes import Untrained
 from PIL import Image
 
 from rnr import real_command
-from rnr.diagnosis import Diagnosis, Fog, Noise
+from rnr.diagnosis import Diagnosis, Fog, Noise, ParseFailure
 from rnr.metrics.judge import look
 from rnr.metrics.no_reference import no_reference
 from rnr.models.interfaces import Restorer
@@ -128,6 +128,24 @@ def test_what_another_restorer_made_is_looked_at(folder, tmp_path, capsys):
     capsys.readouterr()
     assert real([str(folder), "-o", str(tmp_path / "c"), "--restored", str(tmp_path / "a" / "restored")]) == 1
     assert "is 48 x 40 pixels, but 20 x 20 in" in capsys.readouterr().err
+
+
+def test_an_answer_that_is_no_diagnosis_finds_nothing(folder, tmp_path, monkeypatch):
+    class Mute(Watcher):
+        def diagnose(self, images, fields=()):
+            bright = images.mean().item() > 0.6
+            return super().diagnose(images, fields) if bright else [ParseFailure("", "said nothing")]
+
+    class Idle(Restorer):
+        def restore(self, images, diagnoses, seeds):
+            return images
+
+    monkeypatch.setattr(real_command, "load_reasoner", lambda name: Mute())
+    monkeypatch.setattr(real_command, "load_restorer", lambda name: Idle())
+    assert real([str(folder), "-o", str(tmp_path / "out")]) == 0
+    (title, rows), = list(Record.read(tmp_path / "out/real.json").tables.items())[2:]
+    assert title.endswith(": 50% of answers parse")
+    assert [(row["photos"], row["found"]) for row in rows] == [(2, "100%"), (2, "0%")]
 
 
 def test_photos_in_no_scene_are_told(folder, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """``rnr worth``, as a person uses it, on a restorer that does what it is told."""
 
+import csv
+
 import numpy as np
 import pytest
 import torch
@@ -57,9 +59,14 @@ def test_each_way_gets_its_diagnosis(photos, teller, tmp_path, capsys):
     rows = [line for line in file.read_text().splitlines() if line.startswith("| ")]
     assert len(rows) == 2 + 5
     assert len({row.split("|")[2] for row in rows[2:]}) == 1, "untouched, all ways have the input's PSNR"
-    assert "| 0.0% |" in rows[-1]
+    assert rows[-1].endswith("| 0.0% | 0.0% |"), "no better than the input, and not unharmed"
+    worst = [float(row.split("|")[3]) for row in rows[2:]]
+    assert len(set(worst)) == 1 and worst[0] < float(rows[2].split("|")[2]), "the worst draw, not the mean"
     (table,) = Record.read(file.with_suffix(".json")).tables.values()
     assert [f"| {' | '.join(row.values())} |" for row in table] == rows[2:]
+    by_photo = list(csv.DictReader(file.with_suffix(".csv").open()))
+    assert len(by_photo) == 5 * 3 and len({row["photo"] for row in by_photo}) == 3
+    assert f"{min(float(row['worst']) for row in by_photo if row['diagnosis'] == OWN):.2f}" == f"{worst[-2]:.2f}"
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -73,7 +80,8 @@ def test_one_photo_has_no_other_and_a_photo_named_twice_is_one(photos, teller, c
 
 def test_a_clean_photo_counts_as_100_db(photos, teller, capsys):
     assert worth([str(photos), "--preset", "clean"]) == 0
-    assert "100.00" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "100.00" in printed and printed.count("100.0%") == 5, "unharmed, all ways"
     stored = torch.from_numpy(np.array(Image.open(photos / "0.png"))).permute(2, 0, 1)
     assert teller.told[0][0].equal(stored[None] / 255)
 

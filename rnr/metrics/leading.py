@@ -25,15 +25,18 @@ class LeadingFigures(NamedTuple):
     rival: float
 
 
-def leading(diagnosis: Diagnosis) -> str | None:
-    """The kind of greatest severity, the first of equals; None where nothing is wrong."""
+def leading(diagnosis: Diagnosis | None) -> str | None:
+    """The kind of greatest severity, the first of equals; None where nothing is wrong, or there is no diagnosis."""
+    if diagnosis is None:
+        return None
     severities = dict(zip(KINDS, diagnosis.severities, strict=True))
     kind = max(severities, key=severities.__getitem__)
     return kind if severities[kind] > 0 else None
 
 
-def leading_figures(folders: Sequence[str], diagnoses: Sequence[Diagnosis]) -> list[LeadingFigures]:
-    """One row a folder, in the order of :data:`KINDS`. folders: each photo's, a key of :data:`FOLDERS`."""
+def leading_figures(folders: Sequence[str], diagnoses: Sequence[Diagnosis | None]) -> list[LeadingFigures]:
+    """One row a folder, in the order of :data:`KINDS`. folders: each photo's, a key of :data:`FOLDERS`. diagnoses: None
+    where the answer was none, in which nothing is found."""
     leaders = [leading(diagnosis) for diagnosis in diagnoses]
     usual = Counter(leaders).most_common(1)[0][0] if leaders else None
     rows = []
@@ -44,7 +47,7 @@ def leading_figures(folders: Sequence[str], diagnoses: Sequence[Diagnosis]) -> l
             LeadingFigures(
                 folder=folder,
                 photos=len(there),
-                found=sum(diagnoses[i][kind] is not None for i in there) / len(there),
+                found=sum(diagnoses[i] is not None and diagnoses[i][kind] is not None for i in there) / len(there),
                 leads=sum(leaders[i] == kind for i in there) / len(there),
                 rival=float(usual == kind),
             )
