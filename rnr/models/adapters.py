@@ -16,8 +16,9 @@ def train_only(model: nn.Module, parts: Sequence[str]) -> None:
         parameter.requires_grad_(name.startswith(tuple(parts)))
 
 
-def add_lora(model: PreTrainedModel, parts: Sequence[str], rank: int) -> LoraConfig:
-    """Adapters of ``rank`` on the linear layers whose name begins with one of ``parts``; nothing else is trained.
+def add_lora(model: PreTrainedModel, parts: Sequence[str], rank: int, full: Sequence[str] = ()) -> LoraConfig:
+    """Adapters of ``rank`` on the linear layers whose name begins with one of ``parts``; beside them only parameters whose
+    name begins with one of ``full`` are trained.
 
     The head is left out: it is often tied to the embeddings. ``ValueError`` where no layer fits.
     """
@@ -34,6 +35,9 @@ def add_lora(model: PreTrainedModel, parts: Sequence[str], rank: int) -> LoraCon
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()  # an optimiser's small steps would be lost in bfloat16
+    for name, parameter in model.named_parameters():
+        if full and name.startswith(tuple(full)):
+            parameter.requires_grad_(True)
     return config
 
 
@@ -53,10 +57,14 @@ def merged(model: nn.Module) -> dict[str, Tensor]:
 
 def save_adapter(model: PreTrainedModel, config: LoraConfig, base: str, directory: Path) -> None:
     """The adapters alone, in peft's own format: ``PeftModel.from_pretrained`` and transformers' ``load_adapter`` read it
-    onto ``base``, the checkpoint they were trained on."""
+    onto ``base``, the checkpoint they were trained on. What was trained in full beside them goes along as peft's
+    ``modules_to_save``, which ``PeftModel`` alone reads."""
     directory.mkdir(parents=True, exist_ok=True)
+    full = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad and ".lora_" not in name}
     config.base_model_name_or_path = base
+    config.modules_to_save = sorted({name.rpartition(".")[0] for name in full}) or None
     config.save_pretrained(str(directory))
-    state = {f"base_model.model.{name}": t.contiguous() for name, t in get_peft_model_state_dict(model).items()}
+    adapters = {name: t for name, t in get_peft_model_state_dict(model).items() if ".lora_" in name}
+    state = {f"base_model.model.{name}": t.contiguous() for name, t in {**adapters, **full}.items()}
     save_file(state, directory / "adapter_model.safetensors", metadata={"format": "pt"})
 

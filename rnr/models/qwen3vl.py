@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,8 @@ from rnr.models.weights import check, locate
 SCORES = FIELDS[:2]
 """What severities are read off."""
 
+Training = bool | Literal["full"]
+"""Whether a part is trained: by adapters, if there are any, or in full beside those of other parts."""
 
 
 class Qwen3VLReasoner(ExactBuffers, Reasoner):
@@ -69,7 +72,9 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         model, in which it learns to look. Probes are not saved.
     train_vision, train_merger, train_language: which parts are trained: the vision tower, the layers that map it into
         the language model, the language model with its embeddings.
-    lora_rank: if given, the linear layers of those parts get low-rank adapters, and nothing else is trained.
+    lora_rank: if given, the linear layers of those parts get low-rank adapters, and nothing else is trained but parts
+        that are to be trained ``full``: ``lora_rank=64, train_vision=False, train_merger="full"`` trains the merger
+        itself and adapters of the language model.
     """
 
     def __init__(
@@ -86,9 +91,9 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         scene_weight: float = 1.0,
         answer_weight: float = 1.0,
         probe_weight: float = 0.0,
-        train_vision: bool = True,
-        train_merger: bool = True,
-        train_language: bool = True,
+        train_vision: Training = True,
+        train_merger: Training = True,
+        train_language: Training = True,
         lora_rank: int | None = None,
         gradient_checkpointing: bool = False,
     ) -> None:
@@ -350,16 +355,21 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         return padded.to(device), pad(weights, batch_first=True).to(device)
 
     def _choose_trainable(
-        self, vision: bool, merger: bool, language: bool, lora_rank: int | None
+        self, vision: Training, merger: Training, language: Training, lora_rank: int | None
     ) -> LoraConfig | None:
         written = self.answer_weight > 0  # else the language model is not run, nor what is made for it alone
-        parts = (
-            ("model.visual.patch_embed.", "model.visual.pos_embed.", "model.visual.blocks.") * vision
-            + ("model.visual.merger.",) * merger
-            + ("model.visual.deepstack_merger_list.",) * (merger and written)
-            + ("model.language_model.", "lm_head.") * (language and written)
-        )
+        homes = {
+            "model.visual.patch_embed.": vision,
+            "model.visual.pos_embed.": vision,
+            "model.visual.blocks.": vision,
+            "model.visual.merger.": merger,
+            "model.visual.deepstack_merger_list.": merger if written else False,
+            "model.language_model.": language if written else False,
+            "lm_head.": language if written else False,
+        }
+        parts = [home for home, how in homes.items() if how]
         if lora_rank is None:
             train_only(self.model, parts)
             return None
-        return add_lora(self.model, parts, lora_rank)
+        full = [home for home in parts if homes[home] == "full"]
+        return add_lora(self.model, [home for home in parts if home not in full], lora_rank, full)

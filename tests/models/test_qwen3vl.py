@@ -491,6 +491,29 @@ def test_just_the_chosen_part_is_trained(part, rank):
     assert {name for name, p in reasoner.model.named_parameters() if p.grad is not None} == trained
 
 
+def test_one_part_may_be_trained_in_full_beside_adapters_of_another(public, tmp_path):
+    reasoner = Qwen3VLReasoner(str(public), lora_rank=4, train_vision=False, train_merger="full").eval()
+    before = reasoner.model.state_dict()
+    trained = {name: p for name, p in reasoner.model.named_parameters() if p.requires_grad}
+    merger = {name for name in before if name.startswith(("model.visual.merger.", "model.visual.deepstack_merger_list."))}
+    adapters = trained.keys() - merger
+    assert merger <= trained.keys() and len(adapters) == 2 * 2 * 7
+    assert all(name.startswith("model.language_model.") and ".lora_" in name for name in adapters)
+    for name, parameter in trained.items():
+        if "lora_A" not in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    reasoner.save(tmp_path)
+    prompt = reasoner._prompt(photos(1, 64, 64))
+    base, onto = (Qwen3VLForConditionalGeneration.from_pretrained(public).eval() for _ in range(2))
+    adapted = PeftModel.from_pretrained(onto, tmp_path / "adapter").eval()
+    whole = Qwen3VLForConditionalGeneration.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        plain, ours, *others = (model(**prompt).logits for model in (base, reasoner.model, adapted, whole))
+    assert (ours - plain).abs().max() > 0.05
+    for logits in others:
+        torch.testing.assert_close(logits, ours, atol=1e-4, rtol=0)
+
+
 def test_adapters_start_at_nothing_and_are_merged_when_saved(tmp_path):
     images = photos(2)
     reasoner = tiny(lora_rank=4)
