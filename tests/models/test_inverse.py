@@ -54,6 +54,34 @@ def test_wiener_undoes_a_blur(photo, direction, length, width):
     assert psnr(restored, photo) > psnr(blurred, photo) + 1.5
 
 
+def test_a_kernel_that_is_not_quite_the_true_one_does_little_harm(photo, monkeypatch):
+    """A walk's kernel is told by three numbers, so the one that is undone is never it, and may be all wrong."""
+    prior = shake.ShakePrior(1.0)
+    u = torch.rand(6, prior.draws, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    walks = prior.sample(u).kernel.float()
+    seen = shake.moments(walks)
+    blurred = shake.blur(photo.expand(6, -1, -1, -1), walks)
+
+    def gains(turned):
+        kernel = shake.gaussian_kernel((seen.direction + turned) % 180, seen.length, seen.energy)
+        restored = inverse.wiener(blurred, kernel, power(0.0, 6))
+        return [psnr(after, photo) - psnr(before, photo) for after, before in zip(restored, blurred, strict=True)]
+
+    assert min(gains(0)) > 0.8, "told as it is"
+    assert min(gains(90)) > -2.5, "told to lie across"
+    monkeypatch.setattr(inverse, "MISMATCH", 0.0)
+    assert max(gains(0)) < -10, "all of it is MISMATCH"
+
+
+@pytest.mark.parametrize("deviation", [0.05, 0.2])
+def test_noise_that_is_not_there_costs_only_detail(photo, deviation):
+    """No more than to smooth the photo over as many pixels as such noise would need."""
+    restored = inverse.wiener(photo[None], delta(), power(deviation**2))
+    assert restored.mean().item() == pytest.approx(photo.mean().item(), abs=0.005)
+    assert (restored - photo).square().mean() < deviation**2 / 2
+    assert psnr(restored, photo) > 20
+
+
 @pytest.mark.parametrize(("k", "b"), [(0.0, 15.0), (0.15, 5.0)])
 def test_wiener_takes_noise_out(photo, k, b):
     generator = torch.Generator().manual_seed(0)
@@ -232,6 +260,20 @@ def test_dehaze_is_the_exact_inverse_of_fog(photo):
     t = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.88 + 0.12
     foggy = photo * t + light.view(1, 3, 1, 1) * (1 - t)
     torch.testing.assert_close(inverse.dehaze(foggy, light, t)[0], photo, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("off_light", [-0.1, 0.1])
+@pytest.mark.parametrize("off_t", [-0.2, 0.2])
+def test_a_wrong_fog_errs_by_no_more_than_its_own_error_magnified(photo, depth, off_light, off_t):
+    light, t = torch.tensor([[0.8, 0.75, 0.7]]), torch.exp(-1.5 * depth)[None]
+    foggy = photo * t + light.view(1, 3, 1, 1) * (1 - t)
+    told = (t + off_t).clamp(0.01, 1)
+    restored = inverse.dehaze(foggy, light + off_light, told)
+    of_light = abs(off_light) * (1 - told)
+    of_t = (photo - light.view(1, 3, 1, 1)).abs() * (t - told).abs()
+    floor = told.clamp(min=inverse.FLOOR)
+    short = (floor - told) * photo  # divided by more than was told
+    assert ((restored - photo).abs() <= (of_light + of_t + short) / floor + 1e-5).all()
 
 
 def test_dehaze_divides_by_no_less_than_its_floor():
