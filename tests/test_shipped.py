@@ -4,9 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+from skimage.registration import phase_cross_correlation
 
 from rnr.data.photos import open_photo, shipped_photos
-from rnr.diagnosis import KINDS, Diagnosis, Fog, parse, render
+from rnr.degradation import Degrader
+from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, Rain, Shake, parse, render, truth
 from rnr.diagnosis.edit import with_severity
 from rnr.models.load import load_reasoner, load_restorer
 
@@ -68,3 +70,40 @@ def test_every_answer_parses_whatever_it_sees(reasoner, name, image):
 def sure(finding):
     """What is written says nothing of chances."""
     return finding and dataclasses.replace(finding, chance=1.0)
+
+
+@pytest.fixture(scope="module")
+def degraded():
+    """A photo, (1, 3, 256, 320), put through all of Eq. 1, the blur a Gaussian: clean, degraded and the truth."""
+    pixels = torch.from_numpy(open_photo(shipped_photos("train")[0].path)).permute(2, 0, 1)
+    clean = pixels[None, :, :256, 100:420].float() / 255
+    depth = torch.linspace(1, 0, 256).view(1, 1, 256, 1).expand(1, 1, 256, 320)
+    asked = Diagnosis(
+        Fog(40, (0.9, 0.85, 0.8), 0.6),
+        Shake(15, 30, 3.0, 0.15),
+        Rain(9, 0.001, 10, 20, 1.5, 0.5, (0.9,) * 3),
+        Noise(5, 0.05, 2),
+    )
+    result = Degrader.apply(clean, depth, truth.degradation([asked], depth, [0]))
+    return clean, result.image, truth.diagnoses(result, [None])
+
+
+def test_the_restored_photo_stands_where_the_photo_stood(degraded):
+    clean, image, told = degraded
+    restored = load_restorer("shipped/restorer").eval().restore(image, told, [0])
+    gray = [each[0].mean(dim=0).numpy() for each in (clean, restored)]
+    moved = phase_cross_correlation(*gray, upsample_factor=100, normalization=None)[0]
+    assert abs(moved).max() <= 0.05
+
+
+def test_no_seam_shows_where_tiles_meet(degraded):
+    _, image, told = degraded
+    restorer = load_restorer("shipped/restorer").eval()
+    whole = restorer.restore(image, told, [0])
+    restorer.tile, restorer.overlap = 160, 32
+    apart = restorer.restore(image, told, [0]) - whole
+    assert apart.abs().max() > 0, "these are tiles"
+    for along in (-1, -2):
+        across = -3 - along  # the other side
+        steps = apart.diff(dim=along).mean(dim=1).abs().mean(dim=across)
+        assert steps.max() < 1 / 255, "from one line to the next less than a level, on average along it"

@@ -9,7 +9,7 @@ from diffusers import QwenImageEditPipeline, QwenImageEditPlusPipeline, QwenImag
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus
 from PIL import Image
-from small_edit import make, photos, with_living_adapter
+from small_edit import make, photos
 from transformers import BatchFeature, Qwen2Tokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -186,9 +186,18 @@ def test_same_packing():
 
 @pytest.mark.usefixtures("at_our_size")
 def test_adapter_gives_the_same_image_in_the_plain_pipeline(tmp_path):
-    """As somebody would use it who knows diffusers and not us: the base, then the adapter, whose alpha is not its rank."""
-    restorer = with_living_adapter()
-    restorer.save(tmp_path)
+    """As somebody would use it who knows diffusers and not us: the base, then the adapter, whose alpha is not its rank, and
+    which was trained on a pipeline that had been saved."""
+    make().save(tmp_path / "base")
+    restorer = QwenImageEditRestorer(checkpoint=str(tmp_path / "base"), steps=3, lora_rank=4, lora_alpha=12)
+    trained = [parameter for parameter in restorer.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=0.05)
+    for step in range(4):
+        optimizer.zero_grad()
+        pair = photos(2, seed=1), photos(2, seed=2)
+        restorer.loss(*pair, [EXAMPLE, None], torch.Generator().manual_seed(step)).backward()
+        optimizer.step()
+    restorer.eval().save(tmp_path)
     assert QwenImageEditRestorer(checkpoint=str(tmp_path)).transformer.peft_config["default"].lora_alpha == 12
     images = photos(1)
     embedding = restorer._prompt(images, [instruction(None)]).embedding
