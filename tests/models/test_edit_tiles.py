@@ -118,7 +118,7 @@ def test_tiles_that_disagree_leave_no_seam():
     tiles = [(copier(64, 32, 0.2).restore(part, [None], [0]) - copier().restore(part, [None], [0])).mean()
              for part in (image[..., :64], image[..., -64:])]  # fmt: skip
     assert moved[0] != moved[-1] and abs(tiles[0] - tiles[1]) > 0.01
-    # In the two tokens that tiles share, the second one's weights are 0.3 and 0.7; a hard seam would be one step of all of it.
+    # In the two tokens that tiles share, the second one's weights are 0.3 and 0.7; a hard seam would be one step.
     assert moved.diff().abs().max() < 0.45 * (moved.max() - moved.min())
 
 

@@ -2,13 +2,16 @@ import dataclasses
 import json
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import scipy.fft
 import torch
 from peft import PeftModel
+from PIL import Image
 from transformers import Qwen2Tokenizer, Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
 from rnr.diagnosis import FIELDS, KINDS, Diagnosis, Fog, Noise, ParseFailure, Rain, Shake, parse, render
 from rnr.diagnosis.afar import completed
@@ -19,7 +22,7 @@ from rnr.diagnosis.vector import encode
 from rnr.models.estimates import Calibration
 from rnr.models.qwen3vl import Qwen3VLReasoner
 from rnr.models.small_reasoner import SmallReasoner, cosine_filters
-from rnr.models.tokenizer import END_OF_TURN
+from rnr.models.tokenizer import CHAT_TEMPLATE, END_OF_TURN
 from rnr.models.views import Views, crop, look
 
 TINY = SmallReasoner(vision_depth=2, vision_width=64, patch=8, text_depth=2, text_width=64, vocab_size=800)
@@ -567,6 +570,31 @@ def test_a_public_checkpoint_sees_the_photo_as_qwens_processor_shows_it(public):
         levels = 2 * 2 / 255  # theirs rounds to whole levels after each pass of the resize
         tolerance = 1e-6 if height % 32 == width % 32 == 0 else levels
         torch.testing.assert_close(ours["pixel_values"], theirs["pixel_values"], atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, "{{- '<|im_start|>system\nBe brief.<|im_end|>\n' -}}" + CHAT_TEMPLATE])
+def test_a_public_checkpoint_is_asked_as_qwens_processor_asks(public, monkeypatch, template):
+    """Ids, their kinds, patches and grid, by the chat template that the checkpoint brings along."""
+    reasoner = Qwen3VLReasoner(str(public), prompt="What is wrong?")
+    reasoner.tokenizer.chat_template = template
+    # Its half for videos needs torchvision.
+    monkeypatch.setattr(Qwen3VLProcessor, "check_argument_for_proper_class", lambda self, name, given: type(given))
+    limits = {"shortest_edge": reasoner.views.min_pixels, "longest_edge": reasoner.views.max_pixels}
+    images = Qwen2VLImageProcessorPil(
+        patch_size=16, temporal_patch_size=2, merge_size=2, image_mean=[0.5] * 3, image_std=[0.5] * 3, size=limits
+    )
+    processor = Qwen3VLProcessor(images, reasoner.tokenizer, SimpleNamespace(merge_size=2), template)
+    photo = (photos(1, 320, 288) * 255).round() / 255
+    picture = Image.fromarray((photo[0].permute(1, 2, 0) * 255).round().byte().numpy())
+    question = [{"type": "image", "image": picture}, {"type": "text", "text": "What is wrong?"}]
+    theirs = processor.apply_chat_template(
+        [{"role": "user", "content": question}],
+        tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors="pt",
+    )  # fmt: skip
+    ours = reasoner._prompt(photo)
+    for name in ("input_ids", "mm_token_type_ids", "image_grid_thw"):
+        assert ours[name].tolist() == theirs[name].tolist(), name
+    torch.testing.assert_close(ours["pixel_values"], theirs["pixel_values"], atol=1e-6, rtol=0)
 
 
 def test_a_public_checkpoint_gets_the_full_prompt(public):
