@@ -133,7 +133,7 @@ class Sizes:
     steps: dict[int, Sequence[int]]
 
 
-FULL_SIZES = Sizes(FullReasoner(), FullRestorer(vocab_size=2048), 32, {512: (8, 4, 28), 1024: (4, 8)})
+FULL_SIZES = Sizes(FullReasoner(), FullRestorer(vocab_size=2048), 32, {512: (8, 4, 28), 1024: (4, 8, 28)})
 SMALL_SIZES = Sizes(SmallReasoner(1, 64, 16, 2, 64), SmallRestorer(vocab_size=2048), 3, {64: (2, 1), 128: (1,)})
 
 
