@@ -3,6 +3,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from tiny_stages import tiny_data, tiny_stage, tiny_trainer
 from torch import nn
 
 from rnr.stages.optimizer import Schedule
@@ -56,3 +57,11 @@ def test_what_is_trained_is_said_part_by_part():
     model["visual"]["block"].requires_grad_(False)
     lines = [line.split() for line in trainable(model).splitlines()]
     assert lines == [["visual.merger", "9", "of", "9", "trained"], ["visual.block", "0", "of", "6", "trained"]]
+
+
+def test_a_fit_says_what_is_trained_before_it_begins(tmp_path, caplog):
+    stage = tiny_stage("reasoner_sft")
+    with caplog.at_level("INFO"):
+        tiny_trainer(tmp_path, 1).fit(stage, tiny_data())
+    (said,) = [record.message for record in caplog.records if record.message == trainable(stage)]
+    assert "language_model.layers" in said
