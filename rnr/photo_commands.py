@@ -5,7 +5,6 @@ A photo that cannot be used costs one line on stderr; the rest go on, and the co
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +14,14 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from rnr.atomic import whole
+from rnr.command_line import add_weights, at_least_one, share
 from rnr.data import presets
 from rnr.data.batches import seed_of
 from rnr.data.depth import depth_of
 from rnr.data.photos import Photo, save_photo, shipped_photos
 from rnr.degradation import Degrader
 from rnr.diagnosis import KINDS, Diagnosis, ParseFailure, files, render, truth
-from rnr.diagnosis.edit import with_severity
+from rnr.diagnosis.edit import surely, with_severity
 from rnr.diagnosis.examination import Examination
 from rnr.diagnosis.text import NAMES
 from rnr.figures import contact_sheet, save_figure
@@ -102,7 +102,7 @@ def diagnose(argv: Sequence[str]) -> int:
         help=f"photos lie in folders named after what is wrong with them ({', '.join(FOLDERS)}): say how often that leads "
         "the diagnosis, instead of printing each",
     )  # fmt: skip
-    _add_model(parser, "reasoner")
+    add_weights(parser, "reasoner")
     args = parser.parse_args(argv)
     reasoner = _load_model(parser, "reasoner", args.reasoner)
     answers: list[dict[str, object]] = []
@@ -149,12 +149,17 @@ def restore(argv: Sequence[str]) -> int:
         help=f"overrule a severity (1 to 100; 0: not there) of {', '.join(KINDS)} (or haze, blur); may be repeated",
     )  # fmt: skip
     parser.add_argument(
-        "--strength", type=_share, default=1.0, metavar="S",
+        "--sure", type=share, default=0.0, metavar="CHANCE",
+        help="leave alone what the reasoner is less sure of than this, such as 0.8 for photos that may be good ones "
+        "(default: what is likelier than not is repaired)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--strength", type=share, default=1.0, metavar="S",
         help="how much of the change is made, from 0 (the photo as it is) to 1 (default)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="for restorers that draw noise (default 0)")
     parser.add_argument(
-        "--best-of", type=_count, default=1, metavar="N",
+        "--best-of", type=at_least_one, default=1, metavar="N",
         help="make N candidates, in N times the time and memory, and keep the one in which the reasoner sees the least "
         "(default 1)",
     )  # fmt: skip
@@ -163,8 +168,7 @@ def restore(argv: Sequence[str]) -> int:
         help="with --best-of: a candidate that, degraded again as diagnosed, misses the photo by 1 %% loses W points of "
         "severity (default 0)",
     )  # fmt: skip
-    _add_model(parser, "reasoner")
-    _add_model(parser, "restorer")
+    add_weights(parser, "reasoner", "restorer")
     args = parser.parse_args(argv)
     given = _load(parser, args.diagnosis)
     restorer = _load_model(parser, "restorer", args.restorer)
@@ -180,7 +184,7 @@ def restore(argv: Sequence[str]) -> int:
         diagnosis = given
         if given is None:
             answer = reasoner.diagnose(image[None])[0]
-            diagnosis = answer if isinstance(answer, Diagnosis) else None
+            diagnosis = surely(answer, args.sure) if isinstance(answer, Diagnosis) else None
             if diagnosis is None:
                 print(f"{photo.path}: no diagnosis ({answer.reason}); restored without one", file=sys.stderr)
         elif odd := {kind: line for kind, line in truth.at_odds(given, image).items() if kind not in told}:
@@ -276,13 +280,6 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_model(parser: argparse.ArgumentParser, role: str) -> None:
-    parser.add_argument(
-        f"--{role}", default=f"shipped/{role}", metavar="WEIGHTS",
-        help=f"folder or hub name of the {role}'s weights (default shipped/{role})",
-    )  # fmt: skip
-
-
 def _load_model(parser: argparse.ArgumentParser, role: str, name: str) -> torch.nn.Module:
     from rnr.models import load
 
@@ -298,22 +295,6 @@ def _load(parser: argparse.ArgumentParser, path: Path | None) -> Diagnosis | Non
         return None if path is None else files.load(path)
     except (OSError, ValueError) as error:
         parser.exit(2, f"error: {error}\n")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
-    return share
 
 
 def _weight(text: str) -> float:

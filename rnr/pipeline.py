@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rnr.diagnosis import FIELDS, Diagnosis, ParseFailure
-from rnr.diagnosis.edit import with_severity
+from rnr.diagnosis.edit import surely, with_severity
 from rnr.models.interfaces import Reasoner, Restorer, TrainableRestorer
 from rnr.models.load import load_reasoner, load_restorer
 from rnr.models.reward import Reward
@@ -57,9 +57,11 @@ class ReasonAndRestore:
         seed: int = 0,
         best_of: int = 1,
         strength: float = 1.0,
+        sure: float = 0.0,
     ) -> Repair:
         """Both. overrule: severities (0: absent) that replace the reasoner's, see :func:`with_severity`. best_of: of so many
         candidates the reasoner picks one, see :func:`best`. strength: how much of the change is made, see :func:`blended`.
+        sure: what the reasoner is less sure of is left alone, see :func:`surely`.
 
         An answer that does not parse is passed on in ``failure``; the photo is then restored by what was overruled
         alone, or without a diagnosis.
@@ -69,7 +71,7 @@ class ReasonAndRestore:
         photo = checked(photo)
         answer = self.diagnose(photo)
         failure = answer if isinstance(answer, ParseFailure) else None
-        diagnosis = None if failure else answer
+        diagnosis = None if failure else surely(answer, sure)
         if overrule:
             diagnosis = diagnosis or Diagnosis()
             for kind, severity in overrule.items():

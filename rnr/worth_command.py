@@ -15,13 +15,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from rnr.command_line import Failures, add_drawing, add_photo_sources, add_weights, photos_from, progress
+from rnr.command_line import Failures, add_drawing, add_photo_sources, add_weights, photos_from, progress, share
 from rnr.data import presets
 from rnr.data.batch import DegradedBatch
 from rnr.data.draws import draws_of
 from rnr.data.photos import Photo, PhotoError
 from rnr.degradation import Degrader
 from rnr.diagnosis import Diagnosis
+from rnr.diagnosis.edit import surely
 from rnr.metrics.intervals import paired_interval
 from rnr.metrics.restoration import psnr, ssim
 from rnr.models.interfaces import Reasoner, Restorer
@@ -101,6 +102,10 @@ def worth(argv: Sequence[str]) -> int:
     add_weights(parser, "reasoner", "restorer")
     add_drawing(parser)
     parser.add_argument(
+        "--sure", type=share, default=0.0, metavar="CHANCE",
+        help="of what the reasoner says leave out what it is less sure of than this (default: nothing)",
+    )  # fmt: skip
+    parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE",
         help="also write the table there, as Markdown, beside it as JSON, and a row for each photo as CSV",
     )  # fmt: skip
@@ -115,12 +120,13 @@ def worth(argv: Sequence[str]) -> int:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # PhotoError too
         parser.exit(2, f"error: {error}\n")
     scores, failures = Scores(), Failures()
-    _score(scores, failures, photos, _Drawn(degrader, args.draws, args.seed, reasoner), restorer)
+    _score(scores, failures, photos, _Drawn(degrader, args.draws, args.seed, reasoner, args.sure), restorer)
     if not scores.of:
         parser.exit(1, "error: none of the photos could be used\n")
     count = len(scores.of[INPUT])
     draws = "" if args.draws == 1 else f", degraded {args.draws} times each"
-    title = f"Preset {args.preset}, {count} photos{draws}, with 95 % intervals"
+    sure = f", sure to {args.sure:g}" if args.sure else ""
+    title = f"Preset {args.preset}{sure}, {count} photos{draws}, with 95 % intervals"
     show(title, scores.rows())
     spent = ", ".join(f"{name} {_mean(each):.2f} s" for name, each in scores.seconds.items())
     print(f"on the clock, a photo: {spent}")
@@ -144,13 +150,16 @@ class _Drawn:
     draws: int
     seed: int
     reasoner: Reasoner
+    sure: float
 
     def of(self, photo: Photo) -> tuple[DegradedBatch, list[Diagnosis | None], float]:
         """The draws, what is said of each, and how long that took, in seconds a draw."""
         batch = draws_of(photo, self.degrader, self.draws, self.seed, DEVICE)
         start = perf_counter()
-        said = [each if isinstance(each, Diagnosis) else None for each in self.reasoner.diagnose(batch.degraded)]
-        return batch, said, (perf_counter() - start) / self.draws
+        answers = self.reasoner.diagnose(batch.degraded)
+        seconds = (perf_counter() - start) / self.draws
+        said = [surely(each, self.sure) if isinstance(each, Diagnosis) else None for each in answers]
+        return batch, said, seconds
 
 
 def _score(scores: Scores, failures: Failures, photos: Sequence[Photo], drawn: _Drawn, restorer: Restorer) -> None:

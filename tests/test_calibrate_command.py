@@ -91,8 +91,8 @@ def test_what_was_fitted_before_changes_nothing(boaster, photos, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--draws", "0"], "--draws: must be at least 1, got 0"),
-        (["--limit", "0"], "--limit: must be at least 1, got 0"),
+        (["--draws", "0"], "--draws: must be a whole number of at least 1, got '0'"),
+        (["--limit", "0"], "--limit: must be a whole number of at least 1, got '0'"),
         (["--preset", "fogg"], "'fogg' is neither a file nor a preset"),
         (["--reasoner", "runs/nowhere"], "no weights in runs/nowhere"),
         (["-o", "."], "is there already"),

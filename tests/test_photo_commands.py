@@ -286,6 +286,19 @@ def test_what_a_person_sets_is_what_the_restorer_gets(photo, tmp_path, monkeypat
     assert files.load(tmp_path / "cup" / "diagnosis.json").noise.severity == 40
 
 
+def test_what_the_reasoner_doubts_is_left_alone_if_one_asks_for_it(photo, tmp_path, monkeypatch):
+    said = Diagnosis(fog=Fog(50, (0.9, 0.9, 0.9), 0.5, chance=0.7), noise=Noise(30, 0.1, 5, chance=0.95))
+    monkeypatch.setattr(Qwen3VLReasoner, "diagnose", lambda *_: [said])
+    for options, fog, noise in (([], True, True), (["--sure", "0.8"], False, True), (["--sure", "1"], False, False)):
+        assert photo_commands.restore([str(photo), "-o", str(tmp_path), *options]) == 0
+        used = files.load(tmp_path / "cup" / "diagnosis.json")
+        assert (used.fog is not None, used.noise is not None) == (fog, noise)
+    before, after = (open_photo(path) for path in (photo, tmp_path / "cup" / "restored.png"))
+    assert (before == after).all(), "nothing is left, so nothing is changed"
+    assert photo_commands.restore([str(photo), "-o", str(tmp_path), "--sure", "0.8", "--set", "fog=20"]) == 0
+    assert files.load(tmp_path / "cup" / "diagnosis.json").fog.severity == 20, "a person is sure"
+
+
 def test_a_part_of_the_change_is_made(photo, tmp_path):
     def restored(*options):
         assert photo_commands.restore([str(photo), "-o", str(tmp_path), "--set", "fog=60", *options]) == 0
@@ -521,6 +534,7 @@ def test_where_all_candidates_are_alike_the_first_is_kept(photo, tmp_path, monke
         (["--best-of", "2.5"], "--best-of: must be a whole number of at least 1, got '2.5'"),
         (["--cycle", "-1"], "--cycle: must be a finite number of at least 0, got '-1'"),
         (["--cycle", "2"], "--cycle: picks among candidates, so --best-of must be at least 2"),
+        (["--sure", "-1"], "--sure: must be a number from 0 to 1, got '-1'"),
         (["--strength", "1.5"], "--strength: must be a number from 0 to 1, got '1.5'"),
         (["--strength", "half"], "--strength: must be a number from 0 to 1, got 'half'"),
     ],

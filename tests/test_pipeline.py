@@ -4,6 +4,7 @@ import pytest
 import torch
 from fakes import Watcher
 
+from rnr.diagnosis import Diagnosis, Fog, Noise
 from rnr.models.interfaces import Restorer, TrainableRestorer
 from rnr.pipeline import ReasonAndRestore
 
@@ -37,6 +38,14 @@ def test_grey_stays_grey_and_colors_are_the_restorers(rnr, best_of):
     assert torch.allclose(colored[1] / colored[0], 0.5 * PHOTO[1] / PHOTO[0])
     grey = rnr(PHOTO[:1].expand(3, -1, -1), best_of=best_of).image
     assert grey.eq(grey[:1]).all() and torch.allclose(grey[0] / PHOTO[0], (grey[0] / PHOTO[0])[0, 0])
+
+
+def test_what_the_reasoner_doubts_is_left_alone_if_one_asks_for_it(rnr, monkeypatch):
+    said = Diagnosis(fog=Fog(50, None, None, chance=0.7), noise=Noise(9, None, None, chance=0.9))
+    monkeypatch.setattr(rnr, "diagnose", lambda photo: said)
+    assert rnr(PHOTO).diagnosis == said
+    assert rnr(PHOTO, sure=0.8).diagnosis == Diagnosis(noise=said.noise)
+    assert rnr(PHOTO, sure=1, overrule={"fog": 30}).diagnosis.fog.severity == 30, "a person is sure"
 
 
 @pytest.mark.parametrize("best_of", [1, 3])

@@ -9,7 +9,7 @@ from fakes import Watcher, brighter_and_brighter
 from PIL import Image
 
 from rnr import worth_command
-from rnr.diagnosis import Diagnosis
+from rnr.diagnosis import Diagnosis, Fog, Noise
 from rnr.models.interfaces import Restorer
 from rnr.records import Record
 from rnr.worth_command import ANOTHER, INPUT, NONE, OWN, TRUE, worth
@@ -86,6 +86,18 @@ def test_a_clean_photo_counts_as_100_db(photos, teller, capsys):
     assert teller.told[0][0].equal(stored[None] / 255)
 
 
+def test_what_the_reasoner_doubts_can_be_left_out(photos, teller, monkeypatch, capsys):
+    class Doubter(Watcher):
+        def diagnose(self, images, fields=()):
+            return [Diagnosis(fog=Fog(50, None, None, chance=0.7), noise=Noise(9, None, None, chance=0.9)) for _ in images]
+
+    monkeypatch.setattr(worth_command, "load_reasoner", lambda name: Doubter())
+    assert worth([str(photos), "--preset", "light", "--sure", "0.8"]) == 0
+    assert "Preset light, sure to 0.8, 3 photos" in " ".join(capsys.readouterr().out.split())
+    (own,) = teller.told[2][1]
+    assert own.fog is None and own.noise.chance == 0.9
+
+
 def test_only_what_a_training_holds_out(photos, teller, capsys):
     assert worth([str(photos), "--held-out", "0.4", "--preset", "clean"]) == 0
     assert "1 photos" in capsys.readouterr().out
@@ -99,7 +111,8 @@ def test_only_what_a_training_holds_out(photos, teller, capsys):
     ("argv", "said"),
     [
         (["--held-out", "1.5"], "--held-out must lie within (0, 1], got 1.5"),
-        (["--draws", "0"], "at least 1, got 0"),
+        (["--draws", "0"], "must be a whole number of at least 1, got '0'"),
+        (["--sure", "2"], "--sure: must be a number from 0 to 1, got '2'"),
         (["--preset", "mist"], "'mist' is neither a file nor a preset"),
     ],
 )

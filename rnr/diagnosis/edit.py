@@ -21,6 +21,14 @@ LEAST = 0.05 / 99
 """Half the last digit of a severity, as a share of its range: what prints as 1.0 is no weaker for all one knows."""
 
 
+def surely(diagnosis: Diagnosis, chance: float) -> Diagnosis:
+    """``diagnosis`` without what is less sure to be there than ``chance``. ``ValueError`` for one outside [0, 1]."""
+    if not 0 <= chance <= 1:
+        raise ValueError(f"chance must lie within [0, 1], got {chance:g}")
+    doubted = [kind for kind in KINDS if diagnosis[kind] is not None and diagnosis[kind].chance < chance]
+    return dataclasses.replace(diagnosis, **dict.fromkeys(doubted))
+
+
 def with_severity(diagnosis: Diagnosis, kind: str, severity: float) -> Diagnosis:
     """``diagnosis`` with the severity of ``kind`` set, 0 meaning absence, and the parameters that go with it.
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rnr.degradation import Degrader
 from rnr.diagnosis import KINDS, Diagnosis, Fog, Noise, Rain, Shake
-from rnr.diagnosis.edit import TYPICAL, jitter, with_severity
+from rnr.diagnosis.edit import TYPICAL, jitter, surely, with_severity
 from rnr.diagnosis.truth import degradation, diagnoses
 from rnr.diagnosis.types import FINDINGS, quantities
 
@@ -200,3 +200,13 @@ def test_a_direction_wraps_around():
     directions = [jitter(near_zero, 0.05, generator).shake.direction for _ in range(100)]
     assert any(direction > 170 for direction in directions)
     assert all(direction < 12 or direction > 168 for direction in directions)
+
+
+def test_what_is_less_sure_than_asked_for_is_left_out():
+    diagnosis = Diagnosis(fog=Fog(50, None, None, chance=0.7), noise=Noise(9, None, None, chance=0.9), scene="A dog.")
+    assert surely(diagnosis, 0.0) == surely(diagnosis, 0.7) == diagnosis
+    assert surely(diagnosis, 0.8) == dataclasses.replace(diagnosis, fog=None)
+    assert surely(diagnosis, 1.0) == Diagnosis(scene="A dog.")
+    for chance in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=r"chance must lie within \[0, 1\]"):
+            surely(diagnosis, chance)
