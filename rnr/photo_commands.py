@@ -150,7 +150,7 @@ def restore(argv: Sequence[str]) -> int:
     )  # fmt: skip
     parser.add_argument(
         "--sure", type=share, default=0.0, metavar="CHANCE",
-        help="leave alone what the reasoner is less sure of than this, such as 0.8 for photos that may be good ones "
+        help="leave alone what the diagnosis is less sure of than this, such as 0.8 for photos that may be good ones "
         "(default: what is likelier than not is repaired)",
     )  # fmt: skip
     parser.add_argument(
@@ -184,13 +184,15 @@ def restore(argv: Sequence[str]) -> int:
         diagnosis = given
         if given is None:
             answer = reasoner.diagnose(image[None])[0]
-            diagnosis = surely(answer, args.sure) if isinstance(answer, Diagnosis) else None
+            diagnosis = answer if isinstance(answer, Diagnosis) else None
             if diagnosis is None:
                 print(f"{photo.path}: no diagnosis ({answer.reason}); restored without one", file=sys.stderr)
         elif odd := {kind: line for kind, line in truth.at_odds(given, image).items() if kind not in told}:
             told.update(odd)
             lines = "; ".join(odd.values())
             print(f"{args.diagnosis}: {lines}; both count, and --set KIND=SEVERITY changes both", file=sys.stderr)
+        if diagnosis is not None:
+            diagnosis = surely(diagnosis, args.sure)
         for kind, severity in args.set:
             diagnosis = with_severity(diagnosis or Diagnosis(), kind, severity)
         if args.best_of > 1:

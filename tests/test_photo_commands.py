@@ -297,6 +297,10 @@ def test_what_the_reasoner_doubts_is_left_alone_if_one_asks_for_it(photo, tmp_pa
     assert (before == after).all(), "nothing is left, so nothing is changed"
     assert photo_commands.restore([str(photo), "-o", str(tmp_path), "--sure", "0.8", "--set", "fog=20"]) == 0
     assert files.load(tmp_path / "cup" / "diagnosis.json").fog.severity == 20, "a person is sure"
+    files.save(said, tmp_path / "said.json")
+    given = ["--diagnosis", str(tmp_path / "said.json"), "--sure", "0.8"]
+    assert photo_commands.restore([str(photo), "-o", str(tmp_path), *given]) == 0
+    assert files.load(tmp_path / "cup" / "diagnosis.json").fog is None, "of a file too"
 
 
 def test_a_part_of_the_change_is_made(photo, tmp_path):
