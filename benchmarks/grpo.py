@@ -26,6 +26,7 @@ from benchmarks.reasoner import photos, plain
 from benchmarks.timing import CONSOLE, print_table, single_core
 from rnr import grpo
 from rnr.data.batch import DegradedBatch
+from rnr.data.photos import shipped_photos
 from rnr.diagnosis import Diagnosis
 from rnr.diagnosis.edit import jitter
 from rnr.metrics.restoration import as_saved
@@ -124,7 +125,7 @@ def _status(key: str) -> int:
 def setting_of(restorer: TrainableRestorer, side: int) -> Setting:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     reasoner = load_reasoner("shipped/reasoner").eval().requires_grad_(False).to(device)
-    degraded = as_saved(photos(BATCH)[..., :side, :side]).to(device)
+    degraded = as_saved(photos(shipped_photos("test")[0], BATCH)[..., :side, :side]).to(device)
     clean = degraded.flip(-1)  # any target does
     given = [each if isinstance(each, Diagnosis) else None for each in reasoner.diagnose(degraded)]
     batch = DegradedBatch(clean, degraded, [Diagnosis()] * BATCH, [11, 12], ["a", "b"])

@@ -12,7 +12,6 @@ import dataclasses
 import math
 import multiprocessing
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -84,14 +83,14 @@ def cost(name: str, file: Path, rounds: int) -> tuple[float, float, float]:
         start = time.perf_counter()
         run(photo)
         spent.append(time.perf_counter() - start)
-    return min(spent), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, _mapped()
+    return min(spent), _memory("VmHWM"), _memory("RssFile")
 
 
-def _mapped() -> float:
-    """GB, or NaN where there is no /proc."""
+def _memory(what: str) -> float:
+    """GB, or NaN where there is no /proc. Not by ``getrusage``, whose peak is inherited from the parent."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
-    return next((int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("RssFile")), math.nan)
+    return next((int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith(what)), math.nan)
 
 
 def measured(name: str, file: Path, rounds: int) -> tuple[float, float, float]:
