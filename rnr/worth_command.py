@@ -43,7 +43,7 @@ class Score:
 
     photo: str
     psnr: float
-    worst: float
+    worst_psnr: float
     ssim: float
     better: float
     unharmed: float
@@ -57,7 +57,8 @@ class Scores:
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def rows(self) -> Rows:
-        """PSNR and SSIM by way, and the difference in PSNR to no diagnosis, paired over photos."""
+        """PSNR, that of the worst draw of all, and SSIM by way; the difference in PSNR to no diagnosis, paired over photos; and
+        the shares of draws that got better, and that are unharmed."""
         rows: Rows = []
         for way, scores in self.of.items():
             gain = paired_interval([a.psnr - b.psnr for a, b in zip(scores, self.of[NONE], strict=True)])
@@ -65,7 +66,7 @@ class Scores:
                 {
                     "": way,
                     "PSNR (dB)": f"{_mean(s.psnr for s in scores):.2f}",
-                    "worst": f"{min(s.worst for s in scores):.2f}",
+                    "worst (dB)": f"{min(s.worst_psnr for s in scores):.2f}",
                     "SSIM": f"{_mean(s.ssim for s in scores):.4f}",
                     "PSNR over none": "" if way == NONE else f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]",
                     "better than input": "" if way == INPUT else f"{_mean(s.better for s in scores):.1%}",
@@ -82,7 +83,7 @@ class Scores:
         score = Score(
             photo=batch.names[0],
             psnr=after.mean().item(),
-            worst=after.min().item(),
+            worst_psnr=after.min().item(),
             ssim=ssim(restored, batch.clean).mean().item(),
             better=(after > before).float().mean().item(),
             unharmed=(after >= UNHARMED).float().mean().item(),
@@ -110,6 +111,8 @@ def worth(argv: Sequence[str]) -> int:
         help="also write the table there, as Markdown, beside it as JSON, and a row for each photo as CSV",
     )  # fmt: skip
     args = parser.parse_args(argv)
+    if args.output is not None and args.output.suffix in (".json", ".csv"):
+        parser.error(f"argument -o: {args.output} is for Markdown; JSON and CSV go beside it")
     try:
         degrader = presets.load(args.preset)
         photos = photos_from(args)

@@ -66,7 +66,7 @@ def test_each_way_gets_its_diagnosis(photos, teller, tmp_path, capsys):
     assert [f"| {' | '.join(row.values())} |" for row in table] == rows[2:]
     by_photo = list(csv.DictReader(file.with_suffix(".csv").open()))
     assert len(by_photo) == 5 * 3 and len({row["photo"] for row in by_photo}) == 3
-    assert f"{min(float(row['worst']) for row in by_photo if row['diagnosis'] == OWN):.2f}" == f"{worst[-2]:.2f}"
+    assert f"{min(float(row['worst_psnr']) for row in by_photo if row['diagnosis'] == OWN):.2f}" == f"{worst[-2]:.2f}"
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -112,6 +112,7 @@ def test_only_what_a_training_holds_out(photos, teller, capsys):
     [
         (["--held-out", "1.5"], "--held-out must lie within (0, 1], got 1.5"),
         (["--draws", "0"], "must be a whole number of at least 1, got '0'"),
+        (["-o", "table.csv"], "argument -o: table.csv is for Markdown; JSON and CSV go beside it"),
         (["--sure", "2"], "--sure: must be a number from 0 to 1, got '2'"),
         (["--preset", "mist"], "'mist' is neither a file nor a preset"),
     ],
