@@ -25,7 +25,7 @@ from rnr.diagnosis.edit import surely, with_severity
 from rnr.diagnosis.examination import Examination
 from rnr.diagnosis.text import NAMES
 from rnr.figures import contact_sheet, save_figure
-from rnr.metrics.leading import FOLDERS, leading, leading_figures
+from rnr.metrics.leading import FOLDERS, can_be_led, leading, leading_figures
 from rnr.metrics.restoration import as_saved, psnr, ssim
 from rnr.models.interfaces import TrainableRestorer
 from rnr.models.reward import Reward
@@ -121,15 +121,15 @@ def diagnose(argv: Sequence[str]) -> int:
         sure = {"presence": answer.presence, "intervals": answer.intervals}
         answers.append({"photo": str(photo.path), "diagnosis": files.to_dict(answer.diagnosis), "examination": sure})
         if label in FOLDERS:
-            leading(answer.diagnosis)  # ValueError without severities
             led.append((label, answer.diagnosis))
+            leading(answer.diagnosis)  # ValueError without severities
         if not args.json and not args.folders:
             print(f"{photo.path}\n{render(answer.diagnosis)}\n{_how_sure(answer)}\n", flush=True)
 
     status = each(args.photos, one, None)
     if args.json:
         print(json.dumps(answers, indent=2, ensure_ascii=False))
-    for row in leading_figures(*zip(*led, strict=True)) if led else ():
+    for row in leading_figures(*zip(*led, strict=True)) if led and all(can_be_led(said) for _, said in led) else ():
         print(
             f"{row.folder:<12} {row.photos:>4} photos: found in {row.found:.0%}, leads {row.leads:.0%} "
             f"(the usual leader, whatever the photo: {row.rival:.0%})"
@@ -150,8 +150,8 @@ def restore(argv: Sequence[str]) -> int:
     )  # fmt: skip
     parser.add_argument(
         "--sure", type=share, default=0.0, metavar="CHANCE",
-        help="leave alone what the diagnosis is less sure of than this, such as 0.8 for photos that may be good ones "
-        "(default: what is likelier than not is repaired)",
+        help="leave alone what the diagnosis is less sure of than this, such as 0.8 for photos that may be good ones; "
+        "more of what is faint stays then (default: what is likelier than not is repaired)",
     )  # fmt: skip
     parser.add_argument(
         "--strength", type=share, default=1.0, metavar="S",
@@ -171,6 +171,7 @@ def restore(argv: Sequence[str]) -> int:
     add_weights(parser, "reasoner", "restorer")
     args = parser.parse_args(argv)
     given = _load(parser, args.diagnosis)
+    given = given and surely(given, args.sure)
     restorer = _load_model(parser, "restorer", args.restorer)
     if args.cycle and args.best_of == 1:
         parser.error("argument --cycle: picks among candidates, so --best-of must be at least 2")
@@ -184,15 +185,13 @@ def restore(argv: Sequence[str]) -> int:
         diagnosis = given
         if given is None:
             answer = reasoner.diagnose(image[None])[0]
-            diagnosis = answer if isinstance(answer, Diagnosis) else None
+            diagnosis = surely(answer, args.sure) if isinstance(answer, Diagnosis) else None
             if diagnosis is None:
                 print(f"{photo.path}: no diagnosis ({answer.reason}); restored without one", file=sys.stderr)
         elif odd := {kind: line for kind, line in truth.at_odds(given, image).items() if kind not in told}:
             told.update(odd)
             lines = "; ".join(odd.values())
             print(f"{args.diagnosis}: {lines}; both count, and --set KIND=SEVERITY changes both", file=sys.stderr)
-        if diagnosis is not None:
-            diagnosis = surely(diagnosis, args.sure)
         for kind, severity in args.set:
             diagnosis = with_severity(diagnosis or Diagnosis(), kind, severity)
         if args.best_of > 1:

@@ -24,7 +24,7 @@ from rnr.diagnosis import KINDS, Diagnosis
 from rnr.diagnosis.text import NAMES
 from rnr.metrics.intervals import paired_interval
 from rnr.metrics.judge import look
-from rnr.metrics.leading import FOLDERS, leading_figures
+from rnr.metrics.leading import FOLDERS, can_be_led, leading_figures
 from rnr.metrics.no_reference import no_reference
 from rnr.metrics.restoration import as_saved
 from rnr.models.interfaces import Reasoner, Restorer
@@ -90,8 +90,8 @@ class Real:
                 _figure_row(*scene) for scene in self.scenes.items()
             ],
         }
-        labels = [each for each in self.seen if _label(each.scene) in FOLDERS]
-        if labelled := [each for each in labels if not _lacks_severities(each.diagnosis)]:
+        labelled = [each for each in self.seen if _label(each.scene) in FOLDERS]
+        if labelled and all(can_be_led(each.diagnosis) for each in labelled):
             figures = leading_figures([_label(each.scene) for each in labelled], [each.diagnosis for each in labelled])
             rival = next((row.folder for row in figures if row.rival), "none of these")
             parsed = math.floor(100 * sum(each.diagnosis is not None for each in labelled) / len(labelled))
@@ -192,12 +192,6 @@ def _see(photo: Photo, reasoner: Reasoner, restorer: Restorer | Path, seed: int,
     step = math.ceil(image.shape[-1] / WIDTH)
     small = tuple(each[0, :, ::step, ::step].cpu() for each in (image, restored))
     return Seen(scene, name, diagnosis, _look(image, reasoner), _look(restored, reasoner), small)
-
-
-def _lacks_severities(diagnosis: Diagnosis | None) -> bool:
-    """Whether it states none for something that it finds, so that nothing can be said to lead it."""
-    found = [diagnosis[kind] for kind in KINDS if diagnosis[kind]] if diagnosis else []
-    return any(each.severity is None for each in found)
 
 
 def _look(image: Tensor, reasoner: Reasoner) -> Looked:

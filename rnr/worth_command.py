@@ -57,7 +57,7 @@ class Scores:
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def rows(self) -> Rows:
-        """PSNR, that of the worst draw of all, and SSIM by way; the difference in PSNR to no diagnosis, paired over photos; and
+        """PSNR, that of the worst draw of all, and SSIM by way; the difference in PSNR to no diagnosis, paired over photos;
         the shares of draws that got better, and that are unharmed."""
         rows: Rows = []
         for way, scores in self.of.items():

@@ -146,6 +146,10 @@ def test_an_answer_that_is_no_diagnosis_finds_nothing(folder, tmp_path, monkeypa
     (title, rows), = list(Record.read(tmp_path / "out/real.json").tables.items())[2:]
     assert title.endswith(": 50% of answers parse")
     assert [(row["photos"], row["found"]) for row in rows] == [(2, "100%"), (2, "0%")]
+    assert [row["always naming fog"] for row in rows] == ["100%", "0%"], "what names nothing is no rival"
+    monkeypatch.setattr(Watcher, "diagnose", lambda *_: [Diagnosis(fog=Fog(None, None, None))])
+    assert real([str(folder), "-o", str(tmp_path / "out")]) == 0
+    assert len(Record.read(tmp_path / "out/real.json").tables) == 2, "of severities that are not stated none leads"
 
 
 def test_photos_in_no_scene_are_told(folder, tmp_path, capsys):

@@ -34,11 +34,17 @@ def leading(diagnosis: Diagnosis | None) -> str | None:
     return kind if severities[kind] > 0 else None
 
 
+def can_be_led(diagnosis: Diagnosis | None) -> bool:
+    """Whether it states the severity of all that it finds; what is no diagnosis finds nothing."""
+    found = [diagnosis[kind] for kind in KINDS if diagnosis[kind]] if diagnosis else []
+    return all(each.severity is not None for each in found)
+
+
 def leading_figures(folders: Sequence[str], diagnoses: Sequence[Diagnosis | None]) -> list[LeadingFigures]:
     """One row a folder, in the order of :data:`KINDS`. folders: each photo's, a key of :data:`FOLDERS`. diagnoses: None
     where the answer was none, in which nothing is found."""
     leaders = [leading(diagnosis) for diagnosis in diagnoses]
-    usual = Counter(leaders).most_common(1)[0][0] if leaders else None
+    usual = next((kind for kind, _ in Counter(filter(None, leaders)).most_common(1)), None)
     rows = []
     for folder in sorted(set(folders), key=lambda name: KINDS.index(FOLDERS[name])):
         kind = FOLDERS[folder]

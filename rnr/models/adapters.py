@@ -27,17 +27,17 @@ def add_lora(model: PreTrainedModel, parts: Sequence[str], rank: int, full: Sequ
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and name.startswith(tuple(parts)) and name != "lm_head"
     ]
+    if not parts and full:
+        raise ValueError("every part is trained in full: leave out lora_rank")
     if not linear:
         raise ValueError(f"no linear layer begins with {' or '.join(parts) or 'any part'}: there is nothing to adapt")
-    train_only(model, ())
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear)
-    inject_adapter_in_model(config, model)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()  # an optimiser's small steps would be lost in bfloat16
+    inject_adapter_in_model(config, model)  # which freezes all else
     for name, parameter in model.named_parameters():
-        if full and name.startswith(tuple(full)):
-            parameter.requires_grad_(True)
+        if ".lora_" in name:
+            parameter.data = parameter.data.float()  # an optimiser's small steps would be lost in bfloat16
+        else:
+            parameter.requires_grad_(name.startswith(tuple(full)))
     return config
 
 
@@ -60,11 +60,12 @@ def save_adapter(model: PreTrainedModel, config: LoraConfig, base: str, director
     onto ``base``, the checkpoint they were trained on. What was trained in full beside them goes along as peft's
     ``modules_to_save``, which ``PeftModel`` alone reads."""
     directory.mkdir(parents=True, exist_ok=True)
-    full = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad and ".lora_" not in name}
+    names = model.named_parameters(remove_duplicate=False)  # tied ones have two, and peft unties them
+    full = {name: p.detach().clone() for name, p in names if p.requires_grad and ".lora_" not in name}
     config.base_model_name_or_path = base
     config.modules_to_save = sorted({name.rpartition(".")[0] for name in full}) or None
     config.save_pretrained(str(directory))
-    adapters = {name: t for name, t in get_peft_model_state_dict(model).items() if ".lora_" in name}
-    state = {f"base_model.model.{name}": t.contiguous() for name, t in {**adapters, **full}.items()}
+    learned = {**get_peft_model_state_dict(model), **full}
+    state = {f"base_model.model.{name}": t.contiguous() for name, t in learned.items()}
     save_file(state, directory / "adapter_model.safetensors", metadata={"format": "pt"})
 

@@ -358,18 +358,21 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         self, vision: Training, merger: Training, language: Training, lora_rank: int | None
     ) -> LoraConfig | None:
         written = self.answer_weight > 0  # else the language model is not run, nor what is made for it alone
+        for how in (vision, merger, language):
+            if how not in (True, False, "full"):
+                raise ValueError(f"a part is trained (true), frozen (false) or trained in full ('full'), got {how!r}")
         homes = {
             "model.visual.patch_embed.": vision,
             "model.visual.pos_embed.": vision,
             "model.visual.blocks.": vision,
             "model.visual.merger.": merger,
-            "model.visual.deepstack_merger_list.": merger if written else False,
-            "model.language_model.": language if written else False,
-            "lm_head.": language if written else False,
+            "model.visual.deepstack_merger_list.": written and merger,
+            "model.language_model.": written and language,
+            "lm_head.": written and language,
         }
-        parts = [home for home, how in homes.items() if how]
+        full = [home for home, how in homes.items() if how == "full"]
+        other = [home for home, how in homes.items() if how is True]
         if lora_rank is None:
-            train_only(self.model, parts)
+            train_only(self.model, full + other)
             return None
-        full = [home for home in parts if homes[home] == "full"]
-        return add_lora(self.model, [home for home in parts if home not in full], lora_rank, full)
+        return add_lora(self.model, other, lora_rank, full)

@@ -104,7 +104,7 @@ class Stage(ExactBuffers, LightningModule):
         if low and not isinstance(self.trainer.strategy, DeepSpeedStrategy):  # which keeps copies in float32
             rank_zero_warn(
                 f"weights are trained in {', '.join(map(str, low))}: steps of less than a few thousandths of a weight are "
-                f"lost. Train adapters (lora_rank), or all of it under DeepSpeed or FSDP2"
+                f"lost. Train adapters alone (lora_rank), or under DeepSpeed or FSDP2"
             )
         # From torch 2.11 on the first choice for bfloat16 on a Hopper GPU, and its gradients may be NaN (pytorch#196678).
         torch.backends.cuda.enable_cudnn_sdp(False)

@@ -468,24 +468,26 @@ def test_plain_transformers_reads_what_was_saved(learned, tmp_path):
     assert text == render(TRUTH[0])
 
 
+HOMES = {
+    "vision": ("model.visual.patch_embed.", "model.visual.pos_embed.", "model.visual.blocks."),
+    "merger": ("model.visual.merger.", "model.visual.deepstack_merger_list."),
+    "language": ("model.language_model.",),
+}
+
+
 @pytest.mark.parametrize("part", ["vision", "merger", "language"])
 @pytest.mark.parametrize("rank", [None, 4])
 def test_just_the_chosen_part_is_trained(part, rank):
     others = {f"train_{name}": name == part for name in ("vision", "merger", "language")}
     reasoner = tiny(**others, lora_rank=rank)
     trained = {name for name, p in reasoner.model.named_parameters() if p.requires_grad}
-    homes = {
-        "vision": ("model.visual.patch_embed.", "model.visual.pos_embed.", "model.visual.blocks."),
-        "merger": ("model.visual.merger.", "model.visual.deepstack_merger_list."),
-        "language": ("model.language_model.",),
-    }
     if rank is None:
-        assert trained == {name for name, _ in reasoner.model.named_parameters() if name.startswith(homes[part])}
+        assert trained == {name for name, _ in reasoner.model.named_parameters() if name.startswith(HOMES[part])}
     else:
         linear = {
             name.removesuffix(".base_layer.weight")
             for name, p in reasoner.model.named_parameters()
-            if name.startswith(homes[part]) and name.endswith(".base_layer.weight")
+            if name.startswith(HOMES[part]) and name.endswith(".base_layer.weight")
         }
         layers = {"vision": 2 * 4, "merger": 2 * 2, "language": 2 * 7}  # blocks or mergers times their linear layers
         assert len(linear) == layers[part]
@@ -494,14 +496,16 @@ def test_just_the_chosen_part_is_trained(part, rank):
     assert {name for name, p in reasoner.model.named_parameters() if p.grad is not None} == trained
 
 
-def test_one_part_may_be_trained_in_full_beside_adapters_of_another(public, tmp_path):
-    reasoner = Qwen3VLReasoner(str(public), lora_rank=4, train_vision=False, train_merger="full").eval()
-    before = reasoner.model.state_dict()
+@pytest.mark.parametrize("part", ["vision", "merger", "language"])
+def test_one_part_may_be_trained_in_full_beside_adapters_of_another(public, tmp_path, part):
+    other = "vision" if part == "language" else "language"
+    parts = {f"train_{name}": {part: "full", other: True}.get(name, False) for name in ("vision", "merger", "language")}
+    reasoner = Qwen3VLReasoner(str(public), lora_rank=4, **parts).eval()
     trained = {name: p for name, p in reasoner.model.named_parameters() if p.requires_grad}
-    merger = {name for name in before if name.startswith(("model.visual.merger.", "model.visual.deepstack_merger_list."))}
-    adapters = trained.keys() - merger
-    assert merger <= trained.keys() and len(adapters) == 2 * 2 * 7
-    assert all(name.startswith("model.language_model.") and ".lora_" in name for name in adapters)
+    full = {name for name, _ in reasoner.model.named_parameters() if name.startswith(HOMES[part])}
+    adapters = trained.keys() - full
+    assert full <= trained.keys() and len(adapters) == 2 * {"vision": 2 * 4, "language": 2 * 7}[other]
+    assert all(name.startswith(HOMES[other]) and ".lora_" in name for name in adapters)
     for name, parameter in trained.items():
         if "lora_A" not in name:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -515,6 +519,14 @@ def test_one_part_may_be_trained_in_full_beside_adapters_of_another(public, tmp_
     assert (ours - plain).abs().max() > 0.05
     for logits in others:
         torch.testing.assert_close(logits, ours, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"), [("full", "every part is trained in full: leave out lora_rank"), ("none", "got 'none'")]
+)
+def test_what_cannot_be_trained_so_is_refused(how, said):
+    with pytest.raises(ValueError, match=said):
+        tiny(train_vision=how, train_merger=how, train_language=how, lora_rank=4)
 
 
 def test_adapters_start_at_nothing_and_are_merged_when_saved(tmp_path):
