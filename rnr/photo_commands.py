@@ -129,11 +129,12 @@ def diagnose(argv: Sequence[str]) -> int:
     status = each(args.photos, one, None)
     if args.json:
         print(json.dumps(answers, indent=2, ensure_ascii=False))
-    for row in leading_figures(*zip(*led, strict=True)) if led and all(can_be_led(said) for _, said in led) else ():
-        print(
-            f"{row.folder:<12} {row.photos:>4} photos: found in {row.found:.0%}, leads {row.leads:.0%} "
-            f"(the usual leader, whatever the photo: {row.rival:.0%})"
-        )
+    if led and all(can_be_led(said) for _, said in led):
+        for row in leading_figures(*zip(*led, strict=True)):
+            print(
+                f"{row.folder:<12} {row.photos:>4} photos: found in {row.found:.0%}, leads {row.leads:.0%} "
+                f"(the usual leader, whatever the photo: {row.rival:.0%})"
+            )
     for line in unparsed:
         print(f"error: {line}", file=sys.stderr)
     return 1 if unparsed else status

@@ -1,13 +1,32 @@
 """Which parameters of a transformers model are trained, and low-rank adapters (LoRA) beside those that are not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+Training = bool | Literal["full"]
+"""Whether a part is trained: by adapters, if there are any, or in full beside those of other parts."""
+
+
+def choose_trained(model: PreTrainedModel, parts: Mapping[str, Training], lora_rank: int | None) -> LoraConfig | None:
+    """How each part of ``model`` is trained; nothing else is. parts: by what the names of its parameters begin with.
+
+    Returns the adapters' config if there are any. ``ValueError`` for another :data:`Training`, and as :func:`add_lora`.
+    """
+    for how in parts.values():
+        if how not in (True, False, "full"):
+            raise ValueError(f"a part is trained (true), frozen (false) or trained in full ('full'), got {how!r}")
+    if lora_rank is None:
+        train_only(model, [part for part, how in parts.items() if how])
+        return None
+    full = [part for part, how in parts.items() if how == "full"]
+    return add_lora(model, [part for part, how in parts.items() if how and part not in full], lora_rank, full)
 
 
 def train_only(model: nn.Module, parts: Sequence[str]) -> None:

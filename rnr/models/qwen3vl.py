@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +22,7 @@ from rnr.diagnosis import FIELDS, KINDS, Diagnosis, ParseFailure, afar, parse, r
 from rnr.diagnosis.consensus import consensus, mirrored
 from rnr.diagnosis.examination import Examination
 from rnr.diagnosis.prompt import SHORT
-from rnr.models.adapters import add_lora, merged, save_adapter, train_only
+from rnr.models.adapters import Training, choose_trained, merged, save_adapter
 from rnr.models.buffers import ExactBuffers
 from rnr.models.decoding import Answer, Question, read, weighed_again, write
 from rnr.models.estimates import Calibration, Reading, examination
@@ -42,9 +41,6 @@ from rnr.models.weights import check, locate
 
 SCORES = FIELDS[:2]
 """What severities are read off."""
-
-Training = bool | Literal["full"]
-"""Whether a part is trained: by adapters, if there are any, or in full beside those of other parts."""
 
 
 class Qwen3VLReasoner(ExactBuffers, Reasoner):
@@ -358,9 +354,6 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         self, vision: Training, merger: Training, language: Training, lora_rank: int | None
     ) -> LoraConfig | None:
         written = self.answer_weight > 0  # else the language model is not run, nor what is made for it alone
-        for how in (vision, merger, language):
-            if how not in (True, False, "full"):
-                raise ValueError(f"a part is trained (true), frozen (false) or trained in full ('full'), got {how!r}")
         homes = {
             "model.visual.patch_embed.": vision,
             "model.visual.pos_embed.": vision,
@@ -370,9 +363,4 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
             "model.language_model.": written and language,
             "lm_head.": written and language,
         }
-        full = [home for home, how in homes.items() if how == "full"]
-        other = [home for home, how in homes.items() if how is True]
-        if lora_rank is None:
-            train_only(self.model, full + other)
-            return None
-        return add_lora(self.model, other, lora_rank, full)
+        return choose_trained(self.model, homes, lora_rank)

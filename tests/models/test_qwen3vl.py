@@ -496,6 +496,19 @@ def test_just_the_chosen_part_is_trained(part, rank):
     assert {name for name, p in reasoner.model.named_parameters() if p.grad is not None} == trained
 
 
+def assert_read_by_others(reasoner, base, folder, *more):
+    """peft on ``base``, transformers on what was saved to ``folder``, and ``more`` models say what ``reasoner`` does."""
+    prompt = reasoner._prompt(photos(1, 64, 64))
+    plain, onto = (Qwen3VLForConditionalGeneration.from_pretrained(base).eval() for _ in range(2))
+    adapted = PeftModel.from_pretrained(onto, folder / "adapter").eval()
+    whole = Qwen3VLForConditionalGeneration.from_pretrained(folder).eval()
+    with torch.no_grad():
+        before, ours, *others = (model(**prompt).logits for model in (plain, reasoner.model, adapted, whole, *more))
+    assert (ours - before).abs().max() > 0.05
+    for logits in others:
+        torch.testing.assert_close(logits, ours, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("part", ["vision", "merger", "language"])
 def test_one_part_may_be_trained_in_full_beside_adapters_of_another(public, tmp_path, part):
     other = "vision" if part == "language" else "language"
@@ -510,15 +523,7 @@ def test_one_part_may_be_trained_in_full_beside_adapters_of_another(public, tmp_
         if "lora_A" not in name:
             torch.nn.init.normal_(parameter, std=0.1)
     reasoner.save(tmp_path)
-    prompt = reasoner._prompt(photos(1, 64, 64))
-    base, onto = (Qwen3VLForConditionalGeneration.from_pretrained(public).eval() for _ in range(2))
-    adapted = PeftModel.from_pretrained(onto, tmp_path / "adapter").eval()
-    whole = Qwen3VLForConditionalGeneration.from_pretrained(tmp_path).eval()
-    with torch.no_grad():
-        plain, ours, *others = (model(**prompt).logits for model in (base, reasoner.model, adapted, whole))
-    assert (ours - plain).abs().max() > 0.05
-    for logits in others:
-        torch.testing.assert_close(logits, ours, atol=1e-4, rtol=0)
+    assert_read_by_others(reasoner, public, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -548,17 +553,9 @@ def test_adapters_are_read_by_peft_and_by_transformers_alone(public, tmp_path):
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     reasoner.save(tmp_path)
-    prompt = reasoner._prompt(photos(1, 64, 64))
-    base, onto = (Qwen3VLForConditionalGeneration.from_pretrained(public).eval() for _ in range(2))
-    adapted = PeftModel.from_pretrained(onto, tmp_path / "adapter").eval()
     again = Qwen3VLForConditionalGeneration.from_pretrained(public).eval()
     again.load_adapter(str(tmp_path / "adapter"))
-    whole = Qwen3VLForConditionalGeneration.from_pretrained(tmp_path).eval()
-    with torch.no_grad():
-        plain, *others = (model(**prompt).logits for model in (base, reasoner.model, adapted, again, whole))
-    assert (others[0] - plain).abs().max() > 0.05
-    for logits in others[1:]:
-        torch.testing.assert_close(logits, others[0], atol=1e-4, rtol=0)
+    assert_read_by_others(reasoner, public, tmp_path, again)
     assert json.loads((tmp_path / "adapter/adapter_config.json").read_text())["base_model_name_or_path"] == str(public)
 
 
