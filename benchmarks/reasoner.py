@@ -1,4 +1,4 @@
-"""How fast the shipped reasoner is: ``python -m benchmarks.reasoner``.
+"""How fast a compact reasoner is: ``python -m benchmarks.reasoner``, the shipped one, or the one in ``--reasoner FOLDER``.
 
 Contestants answer about the same photos by the same model from the same prompt. Plain generation is transformers' own
 ``generate``, token after token to the end of the answer, as one would write it first; its answer is the same but for the
@@ -13,6 +13,7 @@ wrote about another photo; never what it wrote about this one.
 On one core CPU time counts, which a busy machine disturbs less than it does the clock on the wall; on two it is the clock.
 """
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from functools import partial
 import torch
 
 from benchmarks.timing import print_table
+from rnr.command_line import add_weights
 from rnr.data.depth import depth_of
 from rnr.data.photos import Photo, open_photo, shipped_photos
 from rnr.degradation import Degrader
@@ -77,7 +79,9 @@ def seconds(runs: dict[str, Callable[[], object]], clock: Callable[[], float]) -
 
 
 def main() -> None:
-    reasoner = load_reasoner("shipped/reasoner").eval()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reasoner")
+    add_weights(parser, "reasoner")
+    reasoner = load_reasoner(parser.parse_args().reasoner).eval()
     reasoner.looks, reasoner.afar = 1, False  # as the rival does
     reasoner.diagnose(photos(shipped_photos("train")[0], 8))
     remembered = dict(reasoner._memory)
