@@ -102,14 +102,17 @@ class PolicyLoss(ABC):
     """A loss that lowers the energy of candidates with high advantage. Groups that are not used give no gradient."""
 
     def __call__(self, energies: Tensor, advantages: Advantages) -> Tensor:
-        """A scalar: mean over the used groups, 0 (and still part of the graph) if there is none. energies: (B, N)."""
+        """A scalar: mean over all groups, those that are not used as 0 (and still part of the graph). energies: (B, N).
+
+        A mean over the used ones alone would weigh a group by how many others its process happens to use.
+        """
         if energies.shape != advantages.values.shape:
             raise ValueError(
                 f"energies {tuple(energies.shape)} and advantages {tuple(advantages.values.shape)} differ in shape"
             )
         used = advantages.used
         losses = self.of_groups(energies[used], advantages.values[used])
-        return losses.sum() / max(len(losses), 1)
+        return losses.sum() / max(len(used), 1)
 
     @abstractmethod
     def of_groups(self, energies: Tensor, advantages: Tensor) -> Tensor:

@@ -172,7 +172,7 @@ def test_gradients_through_the_energies_equal_finite_differences(loss):
 
 
 @EACH_LOSS
-def test_skipped_groups_give_no_gradient_and_do_not_count_in_the_mean(loss):
+def test_skipped_groups_give_no_gradient_and_count_as_nothing(loss):
     rewards = draw(B, N, seed=1) * 100
     rewards[1], rewards[3, 0] = 5.0, math.nan
     energies = draw(B, N) * 0.1
@@ -181,9 +181,18 @@ def test_skipped_groups_give_no_gradient_and_do_not_count_in_the_mean(loss):
     value = loss(energies, grpo.advantages(rewards, floor=0.1))
     value.backward()
     kept = [0, 2, 4]
-    torch.testing.assert_close(value, loss(energies[kept], grpo.advantages(rewards[kept], floor=0.1)))
+    torch.testing.assert_close(value, loss(energies[kept], grpo.advantages(rewards[kept], floor=0.1)) * len(kept) / B)
     assert (energies.grad[[1, 3]] == 0).all()
     assert energies.grad[kept].abs().sum(dim=1).min() > 0
+
+
+@EACH_LOSS
+def test_it_is_one_loss_however_groups_are_dealt_out_over_processes_some_of_which_use_none(loss):
+    """Which take the mean of their gradients."""
+    rewards, energies = draw(B, N, seed=1) * 100, draw(B, N) * 0.1
+    rewards[1], rewards[3, 0] = 5.0, math.nan
+    alone = [loss(energies[i : i + 1], grpo.advantages(rewards[i : i + 1], floor=0.1)) for i in range(B)]
+    torch.testing.assert_close(loss(energies, grpo.advantages(rewards, floor=0.1)), torch.stack(alone).mean())
 
 
 @EACH_LOSS

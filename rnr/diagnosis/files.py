@@ -5,11 +5,11 @@ Units and ranges are those of :mod:`rnr.diagnosis.types`. Each degradation may s
 
 import dataclasses
 import json
-import os
 from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
+from rnr.atomic import whole
 from rnr.diagnosis.types import FINDINGS, Diagnosis, quantities
 
 
@@ -37,12 +37,8 @@ def from_dict(data: Any) -> Diagnosis:
 
 def save(diagnosis: Diagnosis, path: Path) -> None:
     """Writes one diagnosis, whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with whole(path) as partial:
         partial.write_text(json.dumps(to_dict(diagnosis), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Diagnosis:

@@ -96,8 +96,13 @@ class CompactRestorer(TrainableRestorer):
 
     @torch.no_grad()
     def restore(self, images: Tensor, diagnoses: Sequence[Diagnosis | None], seeds: Sequence[int]) -> Tensor:
-        """As the interface says; this restorer draws nothing, so ``seeds`` do not matter."""
-        return self(images, diagnoses).clamp(0, 1)
+        """As the interface says, whatever the module's mode; this restorer draws nothing, so ``seeds`` do not matter."""
+        training = self.training
+        self.eval()
+        try:
+            return self(images, diagnoses).clamp(0, 1)
+        finally:
+            self.train(training)
 
     def loss(
         self, degraded: Tensor, clean: Tensor, diagnoses: Sequence[Diagnosis | None], generator: torch.Generator
@@ -130,11 +135,11 @@ class CompactRestorer(TrainableRestorer):
 
         A photo of which the diagnosis says that nothing is wrong with it stays as it is. None says nothing. The smaller the
         change of a photo, the less of it is made: next to nothing of one that is hardly more than :data:`OWN_ERROR`. A shake
-        that is too wide for the kernels is undone in a smaller copy, after all else. Not with gradient: A.2 draws none so
-        wide, and processes among which the weights are dealt out must make equally many passes.
+        that is too wide for the kernels is undone in a smaller copy, after all else. Not while it trains: A.2 hardly draws
+        one so wide, and processes among which the weights are dealt out must make equally many passes.
         ``ValueError`` for weights of fewer digits than float32 has, for which there is no Fourier transform.
         """
-        rows = () if torch.is_grad_enabled() else enumerate(diagnoses)
+        rows = () if self._trains else enumerate(diagnoses)
         wide = {row: each.shake for row, each in rows if each and _is_wide(each.shake)}
         first = [replace(each, shake=None) if row in wide else each for row, each in enumerate(diagnoses)]
         restored = self._repaired(images, first)
@@ -142,6 +147,11 @@ class CompactRestorer(TrainableRestorer):
             return restored
         rows = [self._unshaken(row, wide[i]) if i in wide else row for i, row in enumerate(restored)]
         return torch.stack(rows)
+
+    @property
+    def _trains(self) -> bool:
+        """Then every batch takes one pass, whatever its diagnoses: with gradient, and in a training step without."""
+        return self.training or torch.is_grad_enabled()
 
     def _unshaken(self, image: Tensor, shake: Shake) -> Tensor:
         """``image`` (3, H, W) with what undoing ``shake`` changes in a copy in which it is narrow enough."""
@@ -155,7 +165,7 @@ class CompactRestorer(TrainableRestorer):
         if (dtype := self.network.head.weight.dtype).itemsize < 4:
             raise ValueError(f"the restorer's weights must be float32, got {dtype}; --trainer.precision bf16-mixed does")
         ill = [diagnosis is None or any(diagnosis[kind] is not None for kind in KINDS) for diagnosis in diagnoses]
-        if not any(ill) and not torch.is_grad_enabled():
+        if not any(ill) and not self._trains:
             return images
         restored = self._refine(images, *self.see(images, diagnoses))
         change = torch.linalg.vector_norm((restored - images).flatten(1), dim=1).square() / images[0].numel()

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
+from rnr.atomic import PARTIAL, whole
+
 SUFFIX = ".safetensors"
-PARTIAL = ".part"
 ABANDONED = 3600.0  # seconds after which what was begun is taken for what a killed process left
 STEP = 0.01  # of the limit: after having written so much, a process looks at the folder again
 
@@ -84,37 +85,34 @@ class EncodingCache:
 
     def _write(self, key: str, tensor: Tensor) -> None:
         file = self._file(key)
-        partial = file.with_name(f"{key}.{os.getpid()}{PARTIAL}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"encoding": tensor.detach().cpu().contiguous()}, partial)
-            self._written += partial.stat().st_size
-            partial.replace(file)
+            with whole(file) as partial:
+                save_file({"encoding": tensor.detach().cpu().contiguous()}, partial)
+                self._written += partial.stat().st_size
         except (OSError, SafetensorError) as error:  # such as a full disk
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
             warnings.warn(f"{self.folder}: an encoding is not kept ({error})", stacklevel=2)
         if self._written > STEP * self.limit:
             self._shrink()
             self._written = 0
 
     def _shrink(self) -> None:
-        """Removes the oldest tenth and what a killed process left, if the folder is full."""
-        files, now = [], time.time()
+        """If the folder is full, removes what killed processes left, then the oldest tenth."""
+        files, total, now = [], 0, time.time()
         for file in self.folder.glob("??/*"):
             try:
                 stat = file.stat()
             except OSError:  # another process was faster
                 continue
-            files.append((stat.st_mtime, stat.st_size, file))
-        total = sum(size for _, size, _ in files)
+            total += stat.st_size
+            finished = file.suffix != PARTIAL
+            if finished or now - stat.st_mtime > ABANDONED:
+                files.append((finished, stat.st_mtime, stat.st_size, file))
         if total <= self.limit:
             return
-        for used, size, file in sorted(files):
-            if total <= 0.9 * self.limit:
+        for finished, _, size, file in sorted(files):
+            if finished and total <= 0.9 * self.limit:
                 break
-            if file.suffix == PARTIAL and now - used < ABANDONED:
-                continue
             with suppress(OSError):  # another user's
                 file.unlink(missing_ok=True)
                 total -= size

@@ -46,7 +46,7 @@ class HazeNetwork(nn.Module):
         """images: (B, 3, H, W) in [0, 1]. facts: (B, D)."""
         small = shrink(images, SIDE)
         light = physics.light.clamp(min=0.05)
-        clear = F.interpolate(inverse.haze(images, physics.light), small.shape[-2:], mode="area")
+        clear = F.interpolate(inverse.dark_channel_transmission(images, physics.light), small.shape[-2:], mode="area")
         up = torch.linspace(1, -1, small.shape[-2]).to(small).view(1, 1, -1, 1).expand_as(clear)
         inputs = torch.cat([small, small / light.view(-1, 3, 1, 1), clear, up], dim=1)
         out = reflected(self.network, inputs, facts)

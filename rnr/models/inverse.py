@@ -196,7 +196,7 @@ def _framed(image: Tensor) -> Tensor:
     return F.pad(image, (RADIUS,) * 4, mode="reflect" if min(image.shape[-2:]) > RADIUS else "replicate")
 
 
-def haze(image: Tensor, light: Tensor) -> Tensor:
+def dark_channel_transmission(image: Tensor, light: Tensor) -> Tensor:
     """(B, 1, h, w) in (0, 1]: 1 minus the dark channel of ``image`` (B, 3, H, W) under light (B, 3), at 1 / POOL size."""
     height, width = image.shape[-2:]
     padded = F.pad(image, (0, -width % POOL, 0, -height % POOL), mode="replicate")

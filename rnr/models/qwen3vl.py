@@ -128,8 +128,8 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         self.score_weight, self.scene_weight = score_weight, scene_weight
         self.answer_weight, self.probe_weight = answer_weight, probe_weight
         width, views = self.model.config.text_config.hidden_size, self.views.count
-        self.look = Probe(views * width) if probe_weight else None
-        self.understand = Probe(width) if probe_weight and answer_weight else None
+        self.vision_probe = Probe(views * width) if probe_weight else None
+        self.answer_probe = Probe(width) if probe_weight and answer_weight else None
         self.form, self._memory = Form(self.tokenizer), {}
         if gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -144,9 +144,9 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         grid = prompt["image_grid_thw"]
         features = self.model.model.get_image_features(prompt["pixel_values"], grid)
         loss = images.new_zeros(())
-        if self.look is not None:
+        if self.vision_probe is not None:
             views = torch.stack(features.pooler_output).mean(dim=1).view(len(images), -1)
-            loss = loss + self.probe_weight * self.look(views, diagnoses)
+            loss = loss + self.probe_weight * self.vision_probe(views, diagnoses)
         if not self.answer_weight:
             return loss
         answers, weights = self._answers(diagnoses, images.device)
@@ -165,8 +165,8 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         logits = self.model.lm_head(hidden[:, -answers.shape[1] - 1 : -1])  # at the token before each of the answer's
         surprise = F.cross_entropy(logits.flatten(0, 1).float(), answers.flatten(), reduction="none")
         loss = loss + self.answer_weight * (surprise * weights.flatten()).sum() / weights.sum()
-        if self.understand is not None:  # where the answer begins
-            loss = loss + self.probe_weight * self.understand(hidden[:, -answers.shape[1] - 1], diagnoses)
+        if self.answer_probe is not None:  # where the answer begins
+            loss = loss + self.probe_weight * self.answer_probe(hidden[:, -answers.shape[1] - 1], diagnoses)
         return loss
 
     def examine(

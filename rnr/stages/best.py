@@ -59,15 +59,19 @@ class BestWeights(SaveWeights):
             self._judge(trainer, pl_module, pl_module.evaluation.mean(self.figure))
 
     def _judge(self, trainer: Trainer, stage: Stage, value: float) -> None:
+        if trainer.sanity_checking and trainer.num_sanity_val_steps != math.inf:
+            return  # of a few batches, which does not compare with one of all
         if value > self.best:
             self.best, self.best_step, self.waited = value, trainer.global_step, 0
             self._save(trainer, stage)
             return
         self.waited += 1
-        fallen = not value > self.best - self.fall  # NaN has fallen
+        judged = self.best > -math.inf
+        fallen = judged and not value > self.best - self.fall  # NaN has fallen
         if (fallen or self.waited >= self.patience) and not trainer.sanity_checking:
             why = f"val/{self.figure} fell to {value:.4g}" if fallen else f"{self.waited} validations brought nothing better"
-            rank_zero_info(f"{why}: the best was {self.best:.4g}, after step {self.best_step}; its weights are kept")
+            what = f"the best was {self.best:.4g}, after step {self.best_step}; its weights" if judged else "the last weights"
+            rank_zero_info(f"{why}: {what} are kept")
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, pl_module: Stage) -> None:

@@ -53,6 +53,10 @@ class KeepCheckpoint(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = StraightToDisk()
+        for callback in trainer.callbacks[trainer.callbacks.index(self) :]:
+            if isinstance(callback, WeightAveraging):  # Lightning leaves one that is a Checkpoint too where it stands
+                raise ValueError(f"{type(callback).__name__} must stand before {type(self).__name__} among the callbacks: "
+                                 f"what is kept after a step would lack that step's average")  # fmt: skip
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._written_at, self._step, self._told_by = time.monotonic(), trainer.global_step, None

@@ -120,7 +120,8 @@ class RestorerGRPO(Stage):
         count = len(images)
         self.log("train/energy", energies.mean(), prog_bar=True, batch_size=count)
         self.log("train/groups_used", advantages.used.float().mean(), batch_size=count)
-        self.log("train/groups_skipped", (~advantages.used).float().sum(), batch_size=count, reduce_fx="sum")
+        skipped = (~advantages.used).float().sum()  # of an epoch, by all processes
+        self.log("train/groups_skipped", skipped, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True)
         seen = look(as_saved(images).flatten(0, 1))
         for name in WATCHED[1:]:
             self.log(f"train/{name}", getattr(seen, name).mean(), batch_size=count)

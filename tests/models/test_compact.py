@@ -86,7 +86,7 @@ def test_so_it_is_beside_others_and_in_any_size():
     torch.testing.assert_close(both[:1], model.restore(images(2)[:1], [wide], [0]), atol=1e-5, rtol=0)
     torch.testing.assert_close(both[1:], model.restore(images(2)[1:], [ALL], [0]), atol=1e-5, rtol=0)
     with torch.no_grad():
-        first = model.rollout(images(2), [wide, ALL], [0, 0], 2)[:, 0]
+        first = model.eval().rollout(images(2), [wide, ALL], [0, 0], 2)[:, 0]
     torch.testing.assert_close(first.clamp(0, 1), both, atol=1e-5, rtol=0)
     rest = model.restore(images(2)[:1], [dataclasses.replace(wide, shake=None)], [0])
     assert not both[:1].equal(rest)
@@ -94,15 +94,25 @@ def test_so_it_is_beside_others_and_in_any_size():
         assert model.restore(images(1, *size), [wide], [0]).isfinite().all()
 
 
-def test_with_gradient_any_diagnoses_take_as_many_passes(monkeypatch):
+@pytest.mark.parametrize("gradient", [True, False])
+def test_in_a_training_step_any_diagnoses_take_as_many_passes(monkeypatch, gradient):
     """One more on one of several processes, and it would wait for the others' share of the weights for ever."""
-    model, passes = restorer(), []
-    repaired = model._repaired
-    monkeypatch.setattr(model, "_repaired", lambda images, told: passes.append(len(images)) or repaired(images, told))
+    model, passes = restorer().train(), []
+    refine = model._refine
+    monkeypatch.setattr(model, "_refine", lambda images, *seen: passes.append(len(images)) or refine(images, *seen))
     wide = dataclasses.replace(ALL, shake=Shake(100, 30, 40.0, 0.05))
-    for diagnoses in ([wide, ALL], [ALL, ALL], [Diagnosis(), None]):
-        model(images(2), diagnoses).sum().backward()
-    assert passes == [2, 2, 2]
+    with torch.set_grad_enabled(gradient):
+        for diagnoses in ([wide, ALL], [ALL, ALL], [Diagnosis(), None], [Diagnosis(), Diagnosis()]):
+            restored = model(images(2), diagnoses)
+            if gradient:
+                restored.sum().backward()
+    assert passes == [2, 2, 2, 2]
+
+
+def test_what_is_restored_does_not_depend_on_the_mode():
+    model, wide = restorer(), dataclasses.replace(ALL, shake=Shake(100, 30, 40.0, 0.05))
+    modes = [model.train(mode).restore(images(2), [wide, Diagnosis()], [0, 0]) for mode in (True, False)]
+    assert torch.equal(*modes) and not model.training
 
 
 def test_of_small_changes_less_is_made_and_of_large_ones_all(photo, monkeypatch):

@@ -95,6 +95,18 @@ def test_what_another_process_is_writing_is_left_to_it(tmp_path):
     assert [file.name for file in (tmp_path / "xx").iterdir()] == ["new.1.part"]
 
 
+def test_what_a_killed_process_left_goes_before_what_is_of_use(tmp_path):
+    cache = EncodingCache(str(tmp_path), gigabytes=3000e-9)
+    fetch(cache, ["aa"])
+    os.utime(next(tmp_path.rglob("*.safetensors")), (time.time() - 9000,) * 2)
+    left = tmp_path / "xx" / "left.1.part"
+    left.parent.mkdir()
+    left.write_bytes(bytes(2500))
+    os.utime(left, (time.time() - 7200,) * 2)
+    fetch(EncodingCache(str(tmp_path), gigabytes=3000e-9), ["bb"])
+    assert not left.exists() and len(list(tmp_path.rglob("*.safetensors"))) == 2
+
+
 def test_where_nothing_can_be_written_nothing_is_kept(tmp_path, monkeypatch):
     cache = EncodingCache(str(tmp_path))
 

@@ -343,7 +343,7 @@ def test_physics_takes_rows_in_any_company(photo):
 def test_gradients_are_finite_and_reach_the_photo(photo, diagnosis):
     image = photo[None].clone().requires_grad_()
     physics = Physics.of([diagnosis], image)
-    t = F.interpolate(inverse.haze(image, physics.light), (64, 64))
+    t = F.interpolate(inverse.dark_channel_transmission(image, physics.light), (64, 64))
     variance = inverse.noise_variance(image, physics)
     filtered = inverse.wiener(inverse.derain(image, physics, variance), physics.kernel, variance)
     out = inverse.dehaze(filtered, physics.light, t)

@@ -7,8 +7,9 @@ from torch import nn
 from rnr import grpo
 from rnr.data.batch import DegradedBatch
 from rnr.degradation import Degrader
-from rnr.diagnosis import Diagnosis, Fog
+from rnr.diagnosis import Diagnosis, Fog, Shake
 from rnr.diagnosis.truth import degradation
+from rnr.models.compact import CompactRestorer
 from rnr.models.interfaces import TrainableRestorer
 from rnr.models.reward import depth_of_degraded
 from rnr.stages.aims import Clean, Cycle, Own, OwnFlow
@@ -67,6 +68,13 @@ def test_own_moves_the_first_candidate_and_holds_the_others_fixed(batch):
     prediction.energies[1, 2].backward()
     apart = (images[1, 0] - images[1, 2]) * batch.degraded[1]
     torch.testing.assert_close(restorer.weight.grad, 2 * apart.mean())
+
+
+def test_own_begins_with_itself_however_wide_the_shake_that_the_restorer_undoes(photo):
+    wide = Diagnosis(shake=Shake(60.0, 20.0, 9.0, 0.1))
+    batch = DegradedBatch(photo[None], photo[None], [wide], [3], ["a"])
+    energies = Own().draw(CompactRestorer("shipped/restorer").train(), batch, [wide], 3).prediction.energies[0]
+    assert energies[0] < 1e-9 < 1e-6 < energies[1:].min()
 
 
 def test_own_asks_for_no_clean_photo(batch):

@@ -87,6 +87,28 @@ def test_a_run_that_falls_is_stopped_at_once(tmp_path, data, says, fallen):
     assert is_left(tmp_path / "run", averages[1])
 
 
+def test_a_first_figure_that_is_no_number_is_no_fall(tmp_path, data, says):
+    says(float("nan"), float("nan"), 20.1, 20.0, 19.9, 20.0, 19.9)
+    trainer, best, averages = fitted(tmp_path / "run", data, patience=9)
+    assert trainer.global_step == 6 and (best.best, best.best_step) == (20.1, 2)
+    assert is_left(tmp_path / "run", averages[2])
+
+
+def test_where_validation_never_says_a_number_the_last_weights_are_left(tmp_path, data, says):
+    says(*[float("nan")] * 7)
+    trainer, _, averages = fitted(tmp_path / "run", data, patience=2)
+    assert trainer.global_step == 1 and is_left(tmp_path / "run", averages[1])
+
+
+def test_a_check_of_the_first_batches_is_no_validation(tmp_path, data, says):
+    says(30.0, 20.1, 20.5, 20.4, 20.3, 20.2, 20.1)
+    stage, best = tiny_stage("restorer_sft"), BestWeights(figure="scripted", patience=9)
+    stage.judge = None
+    settings = VALIDATIONS | {"num_sanity_val_steps": 1}
+    tiny_trainer(tmp_path / "run", 6, callbacks=[best], **settings).fit(stage, tiny_data(**data))
+    assert (best.best, best.best_step) == (20.5, 2)
+
+
 def test_a_loss_that_is_no_number_leaves_the_best(tmp_path, data, says):
     says(20.0, 20.1, 20.2, 20.3)
     stage, best = tiny_stage("restorer_sft"), BestAverage(figure="scripted")

@@ -16,6 +16,7 @@ from tiny_stages import tiny_data, tiny_stage, tiny_trainer
 from rnr.data.datamodule import Sources
 from rnr.data.photos import PhotoError
 from rnr.stages import callbacks
+from rnr.stages.best import BestAverage
 from rnr.stages.callbacks import KeepCheckpoint, SaveWeights, Stopped
 from rnr.stages.checkpoints import fault_of, seal
 
@@ -52,6 +53,12 @@ def test_a_bit_that_changed_in_a_part_is_seen(sealed):
 def test_a_folder_that_was_never_sealed_is_torn(sealed):
     (sealed / "contents.json").unlink()
     assert "not all of its files are there" in fault_of(sealed)
+
+
+def test_an_average_that_would_come_after_the_checkpoint_is_refused(tmp_path):
+    trainer = tiny_trainer(tmp_path, 1, callbacks=[KeepCheckpoint(), BestAverage()])
+    with pytest.raises(ValueError, match="BestAverage must stand before KeepCheckpoint"):
+        trainer.fit(tiny_stage("restorer_sft"), tiny_data())
 
 
 def test_processes_that_a_failing_one_started_do_not_wait_for_it(tmp_path, monkeypatch):
