@@ -6,6 +6,7 @@ and the command exits with 1 at the end.
 """
 
 import argparse
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -64,21 +65,22 @@ class Audit:
 
     def version_rows(self) -> Rows:
         """By mean reward, the best first. 'to clean': the paired difference to the clean photo's reward; 'over clean': in how
-        many photos it is rewarded more."""
+        many photos it is rewarded more. Photos that have no reward, for an answer did not parse, are left out of each."""
         by_version: dict[str, Rows] = {}
         for row in self.versions:
             by_version.setdefault(row["version"], []).append(row)
         rewards = {name: _column(rows, "reward") for name, rows in by_version.items()}
         rows: Rows = []
-        for name in sorted(rewards, key=lambda name: -rewards[name].mean()):
+        means = {name: each.nanmean().nan_to_num(-math.inf).item() for name, each in rewards.items()}
+        for name in sorted(rewards, key=lambda name: -means[name]):
             apart = rewards[name] - rewards[CLEAN]
             to_clean = paired_interval(over_photos(apart, self.names))
             rows.append(
                 {
                     "": name,
-                    "reward": f"{rewards[name].mean():+.1f}",
+                    "reward": f"{means[name]:+.1f}" if math.isfinite(means[name]) else "",
                     "to clean": "" if name == CLEAN else f"{to_clean.mean:+.1f} [{to_clean.low:+.1f}, {to_clean.high:+.1f}]",
-                    "over clean": "" if name == CLEAN else f"{(apart > 0).double().mean():.0%}",
+                    "over clean": "" if name == CLEAN else f"{(apart[apart.isfinite()] > 0).double().mean():.0%}",
                     "PSNR (dB)": f"{_column(by_version[name], 'psnr').mean():.2f}",
                     "SSIM": f"{_column(by_version[name], 'ssim').mean():.4f}",
                 }

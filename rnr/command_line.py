@@ -31,8 +31,12 @@ def photos_from(args: argparse.Namespace) -> list[Photo]:
     found = photos_in(args.photos, args.split)
     if args.held_out is not None:
         found = [held_out(photos, args.held_out)[1] for photos in found]
-    once = {photo.path.resolve(): photo for photos in found for photo in photos}
-    return limited(list(once.values()), args.limit)
+    return limited(once(found), args.limit)
+
+
+def once(sources: Sequence[Sequence[Photo]]) -> list[Photo]:
+    """The photos of all sources, no file twice: what one source holds out another would bring back."""
+    return list({photo.path.resolve(): photo for photos in sources for photo in photos}.values())
 
 
 def add_weights(parser: argparse.ArgumentParser, *models: str) -> None:
@@ -54,7 +58,7 @@ def add_drawing(parser: argparse.ArgumentParser) -> None:
         "--draws", type=at_least_one, default=1, metavar="N", help="degradations of each photo (default %(default)s)"
     )
     parser.add_argument("--limit", type=at_least_one, metavar="N", help="at most so many photos, evenly spread (default all)")
-    parser.add_argument("--seed", type=int, default=0, help="of the degradations drawn (default 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="of the degradations drawn (default 0)")
     parser.add_argument(
         "--held-out", type=float, metavar="SHARE",
         help="only the last SHARE of each source: 0.05 are the photos that rnr fit holds out of its training folders",
@@ -79,6 +83,17 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def seed(text: str) -> int:
+    """For argparse: a whole number that a generator takes."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 2**63
+    if abs(value) >= 2**62:
+        raise argparse.ArgumentTypeError(f"must be a whole number between -2**62 and 2**62, got {text!r}")
+    return value
+
+
 def progress(what: str = "{task.description}") -> Progress:
     """A bar on stderr that counts ``what``; nothing where stderr is no terminal. What is printed meanwhile goes where it
     would go without one."""
@@ -89,6 +104,16 @@ def progress(what: str = "{task.description}") -> Progress:
     )  # fmt: skip
 
 
+def name_apart(name: str, taken: set[str]) -> str:
+    """``name``, or with a number behind it that tells it from those in ``taken`` (in lower case), to which it goes."""
+    own, number = name, 1
+    while own.lower() in taken:
+        number += 1
+        own = f"{name}_{number}"
+    taken.add(own.lower())
+    return own
+
+
 def find_all(paths: Sequence[Path], scenes: bool = False) -> Iterator[Photo | PhotoError]:
     """The photos of files and folders, with ``scenes`` or without, and what is wrong with those that cannot be found."""
     for path in paths:
@@ -96,6 +121,8 @@ def find_all(paths: Sequence[Path], scenes: bool = False) -> Iterator[Photo | Ph
             yield from find_photos(path, scenes) if path.is_dir() else [photo_at(path, scenes)]
         except PhotoError as error:
             yield error
+        except OSError as error:  # a folder that may not be read, a name that is too long
+            yield PhotoError(f"{path}: {error.strerror or error}")
 
 
 class Failures:

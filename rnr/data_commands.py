@@ -15,6 +15,7 @@ import torch
 from rich.progress import track
 from safetensors import SafetensorError
 
+from rnr.atomic import whole
 from rnr.command_line import Failures, add_photo_sources, find_all, progress
 from rnr.data.depth import DepthPrior, classical, save_depth
 from rnr.data.layouts import photos_in
@@ -154,7 +155,7 @@ def _describe(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
                         failures.tell(scene)
                     else:
                         line = {"photo": _relative(path, args.output), "scene": scene}
-                        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                        file.write(json.dumps(line) + "\n")  # in ASCII: names need not be UTF-8
                 file.flush()
                 bar.advance(task, len(batch))
     except OSError as error:  # a full disk
@@ -231,9 +232,9 @@ def _reopen_scenes(file: Path) -> set[Path]:
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     content = file.read_bytes() if file.exists() else b""
-    whole, newline, rest = content.rpartition(b"\n")
+    lines, newline, rest = content.rpartition(b"\n")
     photos = set()
-    for number, line in enumerate(whole.splitlines(), start=1):
+    for number, line in enumerate(lines.splitlines(), start=1):
         try:
             photos.add((file.parent / _scene_entry(line)[0]).resolve())
         except ValueError as error:
@@ -245,11 +246,10 @@ def _reopen_scenes(file: Path) -> set[Path]:
         # Cut off only what began as a line of ours: a file named by mistake stays as it is.
         if not (rest.startswith(_LINE_START) or _LINE_START.startswith(rest)):
             raise ValueError(f"{file}: its last line is no scene ({error})") from error
-        repaired = whole + newline
+        repaired = lines + newline
     if repaired != content:
-        partial = file.with_name(f"{file.name}.part")
-        partial.write_bytes(repaired)
-        partial.replace(file)
+        with whole(file) as partial:
+            partial.write_bytes(repaired)
     return photos
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import Dataset
 
-from rnr.command_line import add_photo_sources, progress
+from rnr.command_line import add_photo_sources, once, progress
 from rnr.data import presets
 from rnr.data.build import build, run
 from rnr.data.built import BuiltSet, open_set, photo_of
@@ -85,7 +85,7 @@ def _build(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         recipe = Recipe(args.preset, presets.load(args.preset), args.seed, args.looks, args.size, args.crop)
         if args.shards < 0:
             raise ValueError(f"shards must be at least 0 megabytes, got {args.shards}")
-        photos = [photo for found in photos_in(args.photos, args.split) for photo in found]
+        photos = once(photos_in(args.photos, args.split))
         total, told = len(photos) * recipe.looks, set()
         with progress("samples") as bar:
             task = bar.add_task("", total=total)
@@ -144,8 +144,10 @@ class Checks(Dataset):
         key = self.built.keys[place]
         try:
             return self._check(key, self.built.read(key, FILES))
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RuntimeError) as error:
             return Checked(key, str(error))
+        except (KeyError, TypeError) as error:  # something is not there, or of another kind
+            return Checked(key, f"sample.json does not tell what it should ({error})")
 
     def _check(self, key: str, files: dict[str, bytes]) -> Checked:
         record = Record.from_json(files["sample.json"].decode())

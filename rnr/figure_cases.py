@@ -128,9 +128,7 @@ class Draws:
         if self.degrader is None:
             image = torch.from_numpy(open_photo(photo.path)).permute(2, 0, 1)[None].to(DEVICE).float() / 255
             return Case(photo.name, image, None, self._crop(image))
-        batch, one = draws_of(photo, self.degrader, self.each, self.seed, DEVICE), slice(draw, draw + 1)
-        parts = (batch.clean, batch.degraded, batch.truth, batch.seed, batch.names)
-        known = DegradedBatch(*(part[one] for part in parts))
+        known = draws_of(photo, self.degrader, 1, self.seed, DEVICE, draw)
         return Case(f"{photo.name}, draw {draw + 1}", known.degraded, known, self._crop(known.clean))
 
     def _crop(self, image: Tensor) -> Crop:

@@ -39,9 +39,9 @@ def save_figure(panels: Sequence[tuple[str, Tensor]], diagnosis: Diagnosis | Non
 
 
 def contact_sheet(image: Tensor, depth: Tensor, degrader: Degrader, seed: int) -> Figure:
-    """Columns: each of the four degradations alone, then all of them; rows: from the faintest that ``degrader`` draws to
-    the worst (the quantiles 5, 25, 50, 75 and 95 % of severity, of the sum in the last column). Draws of which something
-    cannot be seen are left out, unless all are such.
+    """Columns: each of the four degradations alone, then all of them; rows: from the faintest that the priors of ``degrader``
+    draw to the worst, whatever share of photos it leaves clean or light (the quantiles 5, 25, 50, 75 and 95 % of severity,
+    of the sum in the last column). Draws of which something cannot be seen are left out, unless all are such.
 
     image: (3, H, W) in [0, 1]; depth: (1, H, W) relative, in [0, 1]. The sheet shows the middle of the photo.
     """

@@ -18,7 +18,7 @@ from rnr.data.photos import PhotoError
 from rnr.records import record, write_whole
 from rnr.row_runs import Run, run_all
 from rnr.stage_commands import weights_of
-from rnr.stages.comparison import compared
+from rnr.stages.comparison import compared, mismatched
 from rnr.stages.evaluation import Rows, markdown, show
 
 START, CONTROL = "start", "control"
@@ -100,6 +100,9 @@ def main(argv: Sequence[str]) -> int:
     for photos, rows in tests.items():
         files = {name: [run.folder / "test.csv" for run in runs if run.folder not in faults] for name, runs in rows.items()}
         files = {name: paths for name, paths in files.items() if paths}
+        for name, why in (mismatched(files, START) if START in files else {}).items():
+            faults[args.output / name] = why
+            del files[name]
         if lacking := {START, CONTROL} - set(files):
             print(f"error: there is no table without the row {sorted(lacking)[0]}", file=sys.stderr)
             continue

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rnr.command_line import Failures, find_all, progress
+from rnr.command_line import Failures, find_all, name_apart, progress
 from rnr.data.photos import Photo, PhotoError, open_photo, passed_over
 from rnr.models.tiling import watched
 
@@ -36,11 +36,11 @@ def each(
         except (OSError, ValueError) as error:
             failures.tell(error)
             return 2
-    for folder in filter(Path.is_dir, paths):
-        if left := passed_over(folder):
-            formats = ", ".join(sorted({path.suffix.lower() for path in left}))
-            print(f"{folder}: {len(left)} photos are passed over, of formats that are not read ({formats})", file=sys.stderr)
+    for folder in filter(_is_folder, paths):
+        with suppress(OSError):  # of which the photos tell
+            _tell_of_formats(folder)
     found = _once([photo for path in paths for photo in _photos_of(path, output, scenes)])
+    sources = {photo.path.resolve() for photo in found if isinstance(photo, Photo)}
     for photo in _shown(found):
         with failures.passing_over(photo):
             if isinstance(photo, PhotoError):
@@ -50,6 +50,8 @@ def each(
             if output is None:
                 one(photo, image, folder)
                 continue
+            if lost := sources & {(folder / name).resolve() for name in names}:
+                raise PhotoError(f"{lost.pop()}: would be replaced by what is made of {photo.path}; name another folder")
             folder.mkdir(parents=True, exist_ok=True)
             before = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name in names}
             if any(folder.iterdir()):
@@ -94,6 +96,19 @@ def _shown(found: Sequence[Photo | PhotoError]) -> Iterator[Photo | PhotoError]:
         bar.stop()
 
 
+def _tell_of_formats(folder: Path) -> None:
+    if left := passed_over(folder):
+        formats = ", ".join(sorted({path.suffix.lower() for path in left}))
+        print(f"{folder}: {len(left)} photos are passed over, of formats that are not read ({formats})", file=sys.stderr)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # of which the photos tell
+        return False
+
+
 def _once(found: Sequence[Photo | PhotoError]) -> list[Photo | PhotoError]:
     """No file twice."""
     once: dict[object, Photo | PhotoError] = {}
@@ -105,7 +120,7 @@ def _once(found: Sequence[Photo | PhotoError]) -> list[Photo | PhotoError]:
 def _names_of_sources(output: Path, paths: Sequence[Path]) -> set[str]:
     """Of folders of photos that lie in ``output``, which are no places to write to. ``ValueError`` if ``output`` is one of
     them itself: what is written there would be photos the next time."""
-    folders = [path.resolve() for path in paths if path.is_dir()]
+    folders = [path.resolve() for path in paths if _is_folder(path)]
     if output.resolve() in folders:
         raise ValueError(f"{output}: is the folder of photos; name another one for what is made of them")
     return {folder.name.lower() for folder in folders if folder.parent == output.resolve()}
@@ -113,7 +128,7 @@ def _names_of_sources(output: Path, paths: Sequence[Path]) -> set[str]:
 
 def _photos_of(path: Path, output: Path | None, scenes: bool) -> Iterator[Photo | PhotoError]:
     """Those of a file or folder, but for what was made of them in an ``output`` that lies in this folder."""
-    within = output is not None and path.is_dir() and output.resolve().is_relative_to(path.resolve())
+    within = output is not None and _is_folder(path) and output.resolve().is_relative_to(path.resolve())
     photos = list(find_all([path], scenes))
     left = [photo for photo in photos if not within or _is_source(photo, output.resolve())]
     yield from left if left or not photos else [PhotoError(f"{path}: no photos found but those in {output}")]
@@ -125,13 +140,7 @@ def _is_source(photo: Photo | PhotoError, output: Path) -> bool:
 
 def _folder_name(path: Path, taken: set[str]) -> str:
     """The photo's stem, made safe (a file named '...png' has the stem '..') and told apart from earlier ones."""
-    stem = path.stem.strip(". ") or "photo"
-    name, number = stem, 1
-    while name.lower() in taken:
-        number += 1
-        name = f"{stem}_{number}"
-    taken.add(name.lower())
-    return name
+    return name_apart(path.stem.strip(". ") or "photo", taken)
 
 
 def opened(photo: Photo) -> Tensor:

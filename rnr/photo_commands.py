@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from rnr.atomic import whole
-from rnr.command_line import add_weights, at_least_one, share
+from rnr.command_line import add_weights, at_least_one, seed, share
 from rnr.data import presets
 from rnr.data.batches import seed_of
 from rnr.data.depth import depth_of
@@ -43,7 +43,7 @@ def degrade(argv: Sequence[str]) -> int:
     """Puts photos through Eq. 1, and writes what was applied."""
     parser = _parser("degrade", "Degrade clean photos by the model of Eq. 1 and write what was applied.")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="each photo gets DIR/<stem>/")
-    parser.add_argument("--seed", type=int, default=0, help="of the degradations drawn (default 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="of the degradations drawn (default 0)")
     parser.add_argument(
         "--preset", default="paper", metavar="NAME",
         help=f"priors to draw from: {', '.join(presets.names())}, or a YAML file (default paper)",
@@ -63,11 +63,11 @@ def degrade(argv: Sequence[str]) -> int:
 
     def one(photo: Photo, image: Tensor, folder: Path) -> str:
         depth = _depth(photo, image)[None]
-        seed = seed_of(args.seed, photo.name)
+        own = seed_of(args.seed, photo.name)
         if given is None:
-            drawn = degrader.sample([torch.Generator().manual_seed(seed)])
+            drawn = degrader.sample([torch.Generator().manual_seed(own)])
         else:
-            drawn = truth.degradation([given], depth, [seed % 2**31])
+            drawn = truth.degradation([given], depth, [own % 2**31])
         degraded = Degrader.apply(image[None], depth, drawn)
         for name, step in zip(STEPS, degraded.steps.values(), strict=True):
             save_photo(step.image[0], folder / name)
@@ -92,12 +92,13 @@ def diagnose(argv: Sequence[str]) -> int:
         "Say what is wrong with photos, in words and numbers, and how sure that is: the chance that each degradation is "
         "there, or is not, and between which values the middle 90 % of what its severity may be lies.",
     )
-    parser.add_argument(
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument(
         "--json", action="store_true",
         help="one JSON list of {photo, diagnosis, examination}, the last with presence (chances in [0, 1]) and intervals "
         "(90 %%, of all numbers of what is there); null: no diagnosis",
     )  # fmt: skip
-    parser.add_argument(
+    output.add_argument(
         "--folders", action="store_true",
         help=f"photos lie in folders named after what is wrong with them ({', '.join(FOLDERS)}): say how often that leads "
         "the diagnosis, instead of printing each",
@@ -107,7 +108,7 @@ def diagnose(argv: Sequence[str]) -> int:
     reasoner = _load_model(parser, "reasoner", args.reasoner)
     answers: list[dict[str, object]] = []
     led: list[tuple[str, Diagnosis | None]] = []
-    unparsed: list[str] = []
+    wrong: list[str] = []
 
     def one(photo: Photo, image: Tensor, folder: Path) -> None:
         answer = reasoner.examine(image[None])[0]
@@ -115,7 +116,7 @@ def diagnose(argv: Sequence[str]) -> int:
         if isinstance(answer, ParseFailure):
             if label in FOLDERS:
                 led.append((label, None))
-            unparsed.append(f"{photo.path}: the reasoner's answer is no diagnosis ({answer.reason})")
+            wrong.append(f"{photo.path}: the reasoner's answer is no diagnosis ({answer.reason})")
             answers.append({"photo": str(photo.path), "diagnosis": None, "examination": None})
             return
         sure = {"presence": answer.presence, "intervals": answer.intervals}
@@ -135,9 +136,11 @@ def diagnose(argv: Sequence[str]) -> int:
                 f"{row.folder:<12} {row.photos:>4} photos: found in {row.found:.0%}, leads {row.leads:.0%} "
                 f"(the usual leader, whatever the photo: {row.rival:.0%})"
             )
-    for line in unparsed:
+    if args.folders and answers and not led:
+        wrong.append(f"no photo lies in a folder named {', '.join(FOLDERS)}")
+    for line in wrong:
         print(f"error: {line}", file=sys.stderr)
-    return 1 if unparsed else status
+    return 1 if wrong else status
 
 
 def restore(argv: Sequence[str]) -> int:
@@ -158,7 +161,7 @@ def restore(argv: Sequence[str]) -> int:
         "--strength", type=share, default=1.0, metavar="S",
         help="how much of the change is made, from 0 (the photo as it is) to 1 (default)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="for restorers that draw noise (default 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="for restorers that draw noise (default 0)")
     parser.add_argument(
         "--best-of", type=at_least_one, default=1, metavar="N",
         help="make N candidates, in N times the time and memory, and keep the one in which the reasoner sees the least "
@@ -218,7 +221,7 @@ def demo(argv: Sequence[str]) -> int:
     """The main job, on a photo that ships along: degrade it, diagnose it, restore it, and say what was gained."""
     parser = argparse.ArgumentParser(prog="rnr demo", description=demo.__doc__)
     parser.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder (default demo)")
-    parser.add_argument("--seed", type=int, default=0, help="of the degradation (default 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="of the degradation (default 0)")
     args = parser.parse_args(argv)
     pipeline = ReasonAndRestore(
         _load_model(parser, "reasoner", "shipped/reasoner"), _load_model(parser, "restorer", "shipped/restorer")
@@ -236,9 +239,12 @@ def demo(argv: Sequence[str]) -> int:
     print(f"{photo.name}, degraded (seed {args.seed}). The reasoner says:\n")
     print(repair.failure.reason if repair.failure else render(repair.diagnosis))
     panels = {"clean": clean, "degraded": degraded, "restored": repair.image}
-    for name, image in panels.items():
-        save_photo(image, args.output / f"{name}.png")
-    save_figure(list(panels.items()), repair.diagnosis, args.output / "figure.png")
+    try:
+        for name, image in panels.items():
+            save_photo(image, args.output / f"{name}.png")
+        save_figure(list(panels.items()), repair.diagnosis, args.output / "figure.png")
+    except OSError as error:
+        parser.exit(1, f"error: {args.output}: {error}\n")
     before, after = (
         (psnr(image[None], clean[None]).item(), ssim(image[None], clean[None]).item())
         for image in (degraded, repair.image)

@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from rnr.atomic import whole
-from rnr.command_line import Failures, add_weights, at_least_one, progress
+from rnr.command_line import Failures, add_weights, at_least_one, name_apart, progress, seed
 from rnr.data.layouts import scenes
-from rnr.data.photos import Photo, PhotoError, inside, limited, open_photo, save_photo, told_apart
+from rnr.data.photos import Photo, PhotoError, find_photos, inside, limited, open_photo, save_photo, told_apart
 from rnr.diagnosis import KINDS, Diagnosis
 from rnr.diagnosis.text import NAMES
 from rnr.metrics.intervals import paired_interval
@@ -136,7 +136,7 @@ def real(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--limit", type=at_least_one, metavar="N", help="at most so many photos, evenly spread (default all)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="for restorers that draw noise (default 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="for restorers that draw noise (default 0)")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR",
         help="gets real.md, real.json, real.csv, a contact sheet SCENE.png a scene, and restored/",
@@ -146,6 +146,9 @@ def real(argv: Sequence[str]) -> int:
         if args.output.resolve() == args.folder.resolve():
             raise PhotoError(f"{args.output}: is the folder of photos; name another one for what is made of them")
         photos = limited(told_apart(scenes(args.folder, but=args.output)), args.limit)
+        among = {photo.path.resolve().parent for photo in find_photos(args.folder, scenes=False)}
+        if args.output.resolve() in among and not (args.output / "real.md").is_file():  # which it has from an earlier run
+            raise PhotoError(f"{args.output}: has photos of a scene in it; name another folder for what is made of them")
         reasoner = load_reasoner(args.reasoner).eval().to(DEVICE)
         restorer = None if args.restored else load_restorer(args.restorer).eval().to(DEVICE)
         args.output.mkdir(parents=True, exist_ok=True)
@@ -164,9 +167,10 @@ def real(argv: Sequence[str]) -> int:
     try:
         write_whole(document(seen.tables()), args.output / "real.md")
         write_rows(seen.photo_rows(), args.output / "real.csv")
+        sheets: set[str] = set()
         for scene, photos_there in seen.scenes.items():
             if scene != ALL:
-                _sheet(scene, photos_there, args.output / f"{scene.replace('/', '_')}.png")
+                _sheet(scene, photos_there, args.output / f"{name_apart(scene.replace('/', '_'), sheets)}.png")
         record(["real", *argv], seen.tables(), args.seed, weights).write(args.output / "real.json")
     except OSError as error:
         parser.exit(1, f"error: {error}\n")
@@ -235,7 +239,7 @@ def _both(seen: Seen) -> tuple[tuple[str, Looked], tuple[str, Looked]]:
 
 
 def _label(scene: str) -> str:
-    return scene.rpartition("/")[2]
+    return scene.rpartition("/")[2].lower()
 
 
 def _mean(values: Sequence[float]) -> float:

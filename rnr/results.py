@@ -162,8 +162,8 @@ def assembled(template: str, found: Mapping[str, Record | None], labels: Mapping
         return "\n".join([code, *(f"### {name}\n\n{markdown(rows)}" for name, rows in shown)])
 
     text = BLOCK.sub(with_tables, template) + _made_by([told for told in found.values() if told is not None])
-    for name, folder in labels.items():
-        text = text.replace(str(folder), f"${name}")
+    for name, folder in sorted(labels.items(), key=lambda label: -len(str(label[1]))):  # of one within another, that first
+        text = re.sub(rf"{re.escape(str(folder))}(?![\w-])", f"${name}", text)
     return text
 
 

@@ -203,7 +203,7 @@ def _located(message: str) -> str:
 def _reason(message: str) -> str:
     """The one line that matters of what jsonargparse says when no type of a union fits: not that it is no None."""
     reasons = [line.strip(" -") for line in message.splitlines() if line.lstrip().startswith("- ")]
-    telling = [reason for reason in reasons if not reason.startswith("Expected a")]
+    telling = [reason for reason in reasons if not reason.startswith(("Expected a", "Does not validate"))]
     return telling[0] if telling else message
 
 

@@ -1,6 +1,7 @@
 """``rnr audit-reward``, as a person uses it, on a reasoner that is right and on one that is fooled."""
 
 import csv
+import math
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from fakes import Untrained
 from PIL import Image
 
 from rnr import audit_command
-from rnr.audit_command import audit_reward
+from rnr.audit_command import Audit, audit_reward
 from rnr.diagnosis import KINDS, Diagnosis
 from rnr.diagnosis.examination import Examination
 from rnr.models.interfaces import TrainableRestorer
@@ -116,3 +117,16 @@ def test_what_cannot_be_used_is_passed_over_and_nonsense_refused(monkeypatch, ph
     with pytest.raises(SystemExit) as stop:
         audit_reward([str(photos), "--group", "1"])
     assert stop.value.code == 2 and "--group: must be at least 2, got 1" in capsys.readouterr().err
+
+
+def test_photos_without_a_reward_are_left_out_of_a_versions_figures():
+    rewards = {"clean": (50.0, 40.0, 60.0), "input": (41.0, math.nan, 51.0), "unread": (math.nan,) * 3}
+    rows = [
+        {"version": version, "reward": reward, "psnr": 20.0, "ssim": 0.5}
+        for version, each in rewards.items()
+        for reward in each
+    ]
+    told = {row[""]: row for row in Audit(versions=rows, names=["a", "b", "c"]).version_rows()}
+    assert list(told) == ["clean", "input", "unread"]
+    assert (told["input"]["reward"], told["input"]["over clean"]) == ("+46.0", "0%")
+    assert told["input"]["to clean"].startswith("-9.0") and told["unread"]["reward"] == ""

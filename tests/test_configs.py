@@ -103,6 +103,17 @@ def test_a_mistake_deep_in_a_file_is_one_line_that_names_its_place(text, said, t
     assert stop.value.code == 2 and error.startswith("error: ") and said in error and len(error) < 250
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("/tmp/nowhere", "no weights in /tmp/nowhere"), ("shipped/restorer", "not of a reasoner")]
+)
+def test_what_is_wrong_with_weights_that_may_be_left_out_is_said(name, said, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["rnr"])
+    wrong = f"--model.init_args.reasoner.init_args.checkpoint={name}"
+    with pytest.raises(SystemExit) as stop:
+        run(["test", f"--config={CONFIGS / 'restorer_sft.yaml'}", wrong])
+    assert stop.value.code.startswith("error: ") and said in stop.value.code and "\n" not in stop.value.code
+
+
 def test_weights_of_another_stage_are_refused(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["rnr"])
     wrong = "--model.init_args.restorer.init_args.checkpoint=shipped/reasoner"

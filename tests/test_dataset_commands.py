@@ -120,6 +120,25 @@ def test_build_writes_every_step_and_what_was_drawn(photos, tmp_path, capsys):
     assert (header["samples"], header["recipe"]["preset"], header["recipe"]["crop"]) == (3, "paper", 32)
 
 
+def test_a_photo_that_two_sources_name_is_in_the_set_once(photos, tmp_path, capsys):
+    """Else it could be held out by one name and trained on by the other."""
+    argv = ["build", str(photos), str(photos / "001.png"), "-o", str(tmp_path / "set"), "--workers", "0"]
+    assert dataset(argv) == 0
+    assert "3 of 3 samples of 3 photos" in capsys.readouterr().out
+
+
+def test_check_goes_on_past_a_sample_that_does_not_say_enough(photos, tmp_path, capsys):
+    dataset(["build", str(photos), "-o", str(tmp_path / "set"), "--workers", "0"])
+    path = tmp_path / "set/000001-000/sample.json"
+    record = json.loads(path.read_text())
+    del record["parameters"]["rain"]["length"]
+    path.write_text(json.dumps(record))
+    assert dataset(["check", str(tmp_path / "set"), "--workers", "0"]) == 1
+    said = capsys.readouterr()
+    assert "sample 000001-000: sample.json does not tell what it should" in said.err and "'length'" in said.err
+    assert "2 samples of 2 photos" in said.out
+
+
 def test_another_preset_gives_other_degradations(photos, tmp_path):
     dataset(["build", str(photos), "-o", str(tmp_path / "set"), "--workers", "0", "--preset", "noise"])
     for path in (tmp_path / "set").glob("*/sample.json"):

@@ -63,6 +63,17 @@ def test_every_row_is_trained_and_tested_once_and_a_diverged_one_too(said, tmp_p
     assert len(again) == 2 and all("algorithm1" in line for line in again), "what is through is not run again"
 
 
+def test_a_run_of_other_photos_is_told_and_the_rest_shown(said, tmp_path, capsys):
+    argv = ["--configs", "configs", "-o", "out", "--steps", "8", "--only", "awr", "anchored"]
+    assert main(argv) == 0
+    with (tmp_path / "out/awr_0/test.csv").open("a") as file:
+        file.write("c,10,20,0.5,50\n")
+    assert main(argv) == 1
+    table = (tmp_path / "out" / "compare.md").read_text()
+    assert "- out/awr: out/awr_0/test.csv: other photos than the rest" in table
+    assert "| anchored" in table and "| awr" not in table
+
+
 def test_each_folder_of_photos_has_tables_of_its_own(said, tmp_path):
     for photos in ("indoors", "out of/doors"):
         (tmp_path / photos).mkdir(parents=True)

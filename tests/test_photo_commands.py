@@ -167,6 +167,34 @@ def test_an_answer_that_is_no_diagnosis_leads_nothing(photo, capsys, monkeypatch
     assert "fog             2 photos: found in 50%, leads 50%" in capsys.readouterr().out
 
 
+def test_photos_in_no_such_folder_are_told(photo, tmp_path, capsys):
+    assert photo_commands.diagnose([str(photo), "--folders"]) == 1
+    said = capsys.readouterr()
+    assert "no photo lies in a folder named blur" in said.err and not said.out
+
+
+def test_a_list_for_programs_and_figures_for_people_are_not_printed_together(photo, capsys):
+    with pytest.raises(SystemExit):
+        photo_commands.diagnose([str(photo), "--folders", "--json"])
+    assert "not allowed with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["diagnose"], ["restore", "-o", "out"]])
+def test_a_name_that_no_file_can_have_costs_one_line(photo, tmp_path, capsys, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    name, *options = command
+    assert getattr(photo_commands, name)([*options, 300 * "a" + ".png", str(photo)]) == 1
+    said = capsys.readouterr()
+    assert len(said.err.splitlines()) == 1 and "File name too long" in said.err and str(photo) in said.out
+
+
+@pytest.mark.parametrize("seed", ["99999999999999999999", "one"])
+def test_a_seed_that_no_generator_takes_is_refused(tmp_path, capsys, seed):
+    with pytest.raises(SystemExit) as exit:
+        photo_commands.demo(["-o", str(tmp_path / "demo"), "--seed", seed])
+    assert exit.value.code == 2 and "must be a whole number between" in capsys.readouterr().err
+
+
 def test_the_case_of_such_a_folder_does_not_matter(photo, tmp_path, capsys):
     (tmp_path / "real/Fog").mkdir(parents=True)
     photo.rename(tmp_path / "real/Fog/a.png")
@@ -248,6 +276,17 @@ def test_a_file_that_is_named_is_restored_wherever_it_lies(photo, tmp_path, caps
     assert capsys.readouterr().err == f"error: {photo.parent}: no photos found but those in {photo.parent / 'out'}\n"
     assert photo_commands.restore([str(photo.parent), str(mine), "-o", str(photo.parent / "out")]) == 1
     assert (photo.parent / "out" / "mine" / "restored.png").is_file()
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_photo_is_not_replaced_by_what_is_made_of_it_or_of_another(photo, tmp_path, capsys, beside):
+    lost = tmp_path / "out" / (photo.stem if beside else "restored") / "restored.png"
+    lost.parent.mkdir(parents=True)
+    shutil.copy(photo, lost)
+    sources = [str(photo), str(lost)] if beside else [str(lost)]
+    assert photo_commands.restore([*sources, "-o", str(tmp_path / "out")]) == 1
+    assert lost.read_bytes() == photo.read_bytes()
+    assert f"{lost}: would be replaced by what is made of {photo if beside else lost}" in capsys.readouterr().err
 
 
 def test_a_folder_of_photos_is_no_place_to_write_to(photo, tmp_path):

@@ -63,6 +63,29 @@ def test_what_was_made_within_the_folder_is_no_photo_the_next_time(folder, capsy
     assert "is the folder of photos" in capsys.readouterr().err
 
 
+def test_a_folder_of_photos_is_no_place_to_write_to(folder, capsys):
+    with pytest.raises(SystemExit):
+        real([str(folder), "-o", str(folder / "fog")])
+    assert "fog: has photos of a scene in it" in capsys.readouterr().err
+    assert sorted(path.name for path in (folder / "fog").iterdir()) == ["0.png", "1.png"]
+
+
+def test_scenes_whose_sheets_would_have_one_name_have_two(folder, tmp_path):
+    for scene in ("a/b", "a_b"):
+        (folder / scene).mkdir(parents=True)
+        Image.new("RGB", (40, 48), "grey").save(folder / scene / "0.png")
+    assert real([str(folder), "-o", str(tmp_path / "out")]) == 0
+    assert {path.name for path in (tmp_path / "out").glob("a_b*.png")} == {"a_b.png", "a_b_2.png"}
+
+
+def test_the_case_of_a_scene_does_not_matter(folder, tmp_path):
+    (folder / "fog").rename(folder / "Fog")
+    assert real([str(folder), "-o", str(tmp_path / "out")]) == 0
+    told = Record.read(tmp_path / "out/real.json").tables
+    rows = next(rows for title, rows in told.items() if title.startswith("The folder's name"))
+    assert [row[""] for row in rows][:2] == ["fog", "rain"]
+
+
 def test_a_scene_may_be_called_all(folder, tmp_path):
     (folder / "rain").rename(folder / "all")
     assert real([str(folder), "-o", str(tmp_path / "out")]) == 0

@@ -224,3 +224,9 @@ def test_the_command_line_knows_it(here, monkeypatch, capsys):
         main()
     assert stop.value.code == 0
     assert capsys.readouterr().out.strip() == "docs/mine.md"
+
+
+def test_a_label_stands_for_its_folder_and_no_other():
+    labels = {"D": Path("/data/x"), "E": Path("/data/x2"), "F": Path("/data/x/in")}
+    text = results.assembled("/data/x2/a, /data/x/a, [/data/x], /data/x/in/b, /data/x3\n", {}, labels)
+    assert text.startswith("$E/a, $D/a, [$D], $F/b, /data/x3\n")

@@ -1,8 +1,10 @@
 """``rnr scenes``, as a person uses it; the model's words come from a stand-in."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,6 +67,15 @@ def test_find_photos_reads_what_was_written(photos, tmp_path, model, place):
     assert described(photos) == EXPECTED
     assert sorted(model.batches) == [[(8, 12, 3)], [(10, 10, 3)], [(10, 10, 3)] * 2]
     assert scenes(["--check", str(tmp_path / place)]) == 0
+
+
+def test_a_name_that_is_no_utf8_is_described_and_found_again(photos, model):
+    path = Path(os.fsdecode(os.fsencode(photos) + b"/caf\xe9.png"))
+    Image.fromarray(np.full((10, 10, 3), 50, np.uint8)).save(path)
+    assert run(photos, photos / "scenes.jsonl") == 0
+    assert {photo.path: photo.scene for photo in find_photos(photos)}[path] == "A wall of shade 50."
+    batches = len(model.batches)
+    assert run(photos, photos / "scenes.jsonl") == 0 and len(model.batches) == batches, "nothing is left to do"
 
 
 def test_a_photo_that_two_sources_hold_is_described_once(photos, tmp_path, model):

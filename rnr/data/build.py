@@ -122,9 +122,10 @@ def _claim(root: Path, header: Header) -> None:
 
 
 def _into_folders(samples: Samples, header: Header, root: Path, workers: int, report: Report) -> int:
-    there = {path.name for path in root.iterdir() if path.is_dir()}
+    expected = header.expected()
+    there = {path.name for path in root.iterdir() if path.is_dir()} & set(expected)  # not what an editor left there
     places = []
-    for place, key in enumerate(header.expected()):
+    for place, key in enumerate(expected):
         if key in there:
             report(None)
         else:
@@ -143,24 +144,51 @@ def _into_folders(samples: Samples, header: Header, root: Path, workers: int, re
 
 def _into_shards(samples: Samples, header: Header, root: Path, workers: int, report: Report) -> int:
     """A shard is closed with the sample that takes it over ``shard_mb``; which samples share one is thus no matter of
-    when a build was killed."""
-    shards = shards_in(root)
-    done = {key: None for shard in shards for key in index_of(shard)}  # a dict, for it keeps its order
+    when a build was killed, nor of which shards were deleted since."""
     keys = header.expected()
-    first = keys.index(list(done)[-1]) + 1 if done else 0
-    for key in keys[:first]:
-        report(None if key in done else f"{header.photos[photo_of(key)]}: left out before")
-    count, shard = len(done), Shard(root, len(shards))
-    for made in run(samples, range(first, len(keys)), workers):
-        if made.files is not None:
-            shard.add(made.key, made.files)
-            count += 1
-            if shard.bytes >= header.shard_mb * 1_000_000:
-                shard.close()
-                shard = Shard(root, shard.number + 1)
-        report(made.error or None)
-    shard.close()
+    done, gaps = _shards_there(root, keys)
+    missing = {place for gap in gaps for place in gap.places}
+    for place, key in enumerate(keys):
+        if place not in missing:
+            report(None if key in done else f"{header.photos[photo_of(key)]}: left out before")
+    count = len(done)
+    for gap in gaps:
+        shard = Shard(root, gap.number)
+        for made in run(samples, gap.places, workers):
+            if made.files is not None:
+                shard.add(made.key, made.files)
+                count += 1
+                if shard.bytes >= header.shard_mb * 1_000_000 and shard.number + 1 != gap.next:
+                    shard.close()
+                    shard = Shard(root, shard.number + 1)
+            report(made.error or None)
+        shard.close()
     return count
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Shards that are not there. number: of the first; next: of the first behind them, None at the end of the set. places:
+    of the samples that they are to have, or that could not be made."""
+
+    number: int
+    next: int | None
+    places: range
+
+
+def _shards_there(root: Path, keys: Sequence[str]) -> tuple[set[str], list[Gap]]:
+    """The samples ``done``, and the gaps between and behind their shards."""
+    place_of = {key: place for place, key in enumerate(keys)}
+    done, gaps, number, place = set(), [], 0, 0
+    for shard in shards_in(root):
+        index = index_of(shard)
+        places = [place_of[key] for key in index]
+        here = int(shard.stem.removeprefix("shard-"))
+        if here > number:
+            gaps.append(Gap(number, here, range(place, min(places))))
+        done |= set(index)
+        number, place = here + 1, max(places) + 1
+    return done, [*gaps, Gap(number, None, range(place, len(keys)))]
 
 
 class Shard:

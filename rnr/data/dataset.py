@@ -1,6 +1,5 @@
 """A map-style data set of photos."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -15,18 +14,13 @@ from rnr.data.rescale import resized, source
 
 
 class PhotoDataset(Dataset):
-    """Photos as uint8 tensors with their depth. A visit's crop, flip and degradation follow from (seed, epoch, name)
-    alone; those of a photo that is listed again, also from how often it was listed before. Decoded photos are kept in
-    memory up to ``cache_bytes``. trim: pixels that are cut off each side of a photo, as far as that leaves any."""
+    """Photos, each of a name of its own, as uint8 tensors with their depth. A visit's crop, flip and degradation follow from
+    (seed, epoch, name) alone. Decoded photos are kept in memory up to ``cache_bytes``. trim: pixels that are cut off each
+    side of a photo, as far as that leaves any."""
 
     def __init__(self, photos: Sequence[Photo], seed: int, cache_bytes: int = 0, trim: int = 0) -> None:
         self.photos = list(photos)
         self.seed, self.trim = seed, trim
-        seen: Counter[Photo] = Counter()
-        self._before: list[int] = []
-        for photo in self.photos:
-            self._before.append(seen[photo])
-            seen[photo] += 1
         self.free_bytes = cache_bytes
         self._cache: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -35,8 +29,7 @@ class PhotoDataset(Dataset):
 
     def __getitem__(self, visit: Visit) -> tuple[Tensor, Tensor, int, int]:
         photo, depth = self._read(visit.index)
-        before = self._before[visit.index]
-        seed = seed_of(self.seed, visit.epoch, self.photos[visit.index].name, *([before] if before else []))
+        seed = seed_of(self.seed, visit.epoch, self.photos[visit.index].name)
         if visit.crop:
             generator = torch.Generator().manual_seed(seed + 1)
             part = random_crop(photo, depth, source(visit.size, visit.scale, photo.shape[-2:]), generator)

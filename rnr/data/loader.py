@@ -1,6 +1,8 @@
 """A loader of training batches that can go on in the middle of an epoch."""
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,9 +14,20 @@ from rnr.data.pairs import PairDataset, PairStream
 
 
 def unmoved(worker: int) -> None:
-    """For ``worker_init_fn``: a worker does not end by a SIGTERM that its whole group is sent. The process that it reads for
-    finishes its step, and then ends it."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """For ``worker_init_fn``: a worker ends by a SIGTERM of the process that it reads for, not by one that its whole group is
+    sent. That process finishes its step first, and then ends it. (Where a signal does not tell who sent it, as on macOS, it
+    ends by any.)"""
+    if not hasattr(signal, "sigwaitinfo"):
+        return
+    parent = os.getppid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def listen() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
 
 
 class TrainLoader(DataLoader):

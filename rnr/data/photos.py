@@ -225,8 +225,9 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _printable(name: str) -> str:
-    """``name`` with what is no UTF-8 in it replaced, as old archives have it; it goes into tables and names of results."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """``name`` with what is no UTF-8 in it, as old archives have it, as ``\\xe9``: it goes into tables and names of results,
+    and tells photos apart."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _depth_of(path: Path, root: Path) -> Path | None:
@@ -244,7 +245,8 @@ def _depth_of(path: Path, root: Path) -> Path | None:
 
 def _is_of_another(path: Path, place: Path) -> bool:
     """Whether there is a photo at ``place``, whatever its format, and it is not ``path``."""
-    return place != path and any(place.with_suffix(suffix).is_file() for suffix in SUFFIXES)
+    suffixes = (each for suffix in SUFFIXES for each in (suffix, suffix.upper()))
+    return place != path and any(place.with_suffix(suffix).is_file() for suffix in suffixes)
 
 
 def _scenes(root: Path) -> Iterator[tuple[Path, str | None]]:

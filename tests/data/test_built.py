@@ -6,7 +6,7 @@ from PIL import Image
 
 from rnr.data import sample
 from rnr.data.build import Mismatch, build
-from rnr.data.built import Header, open_set
+from rnr.data.built import Header, index_of, open_set
 from rnr.data.photos import PhotoError, find_photos
 from rnr.data.sample import Recipe
 from rnr.degradation import Degrader
@@ -116,6 +116,47 @@ def test_what_others_have_begun_stays(make_set, tmp_path, name):
     with pytest.raises(Mismatch, match="neither empty nor a set"):
         make_set(tmp_path / "set", Recipe("paper", PAPER))
     assert (tmp_path / "set" / name).is_dir()
+
+
+@pytest.mark.parametrize("lost", [(0,), (1,), (1, 3), (1, 2), "last", "all"])
+def test_shards_that_were_deleted_are_made_anew_and_no_other_is_touched(
+    built_forms, make_set, two_looks, tmp_path, lost, monkeypatch
+):
+    shutil.copytree(built_forms[1], tmp_path / "set")
+    shards = open_set(tmp_path / "set").shards
+    assert len(shards) > 4
+    numbers = {"last": [len(shards) - 1], "all": range(len(shards))}.get(lost, lost)
+    for number in numbers:
+        shards[number].unlink()
+    kept = {path: path.stat().st_mtime_ns for path in shards if path.exists()}
+    assert make_set(tmp_path / "set", two_looks, 0.04) == []
+    assert contents(tmp_path / "set") == contents(built_forms[1])
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+
+
+def test_a_photo_that_became_readable_goes_into_a_shard_that_is_made_anew(small_photos, make_set, tmp_path):
+    """Between two shards there is room for one, however much is to go into it."""
+    shutil.copytree(small_photos, tmp_path / "photos")
+    whole = (tmp_path / "photos/2.png").read_bytes()
+    (tmp_path / "photos/2.png").write_bytes(whole[:40] + bytes(len(whole) - 40))
+    recipe = Recipe("paper", PAPER)
+    assert len(make_set(tmp_path / "set", recipe, 0.02, photos=tmp_path / "photos")) == 1
+    shards = open_set(tmp_path / "set").shards
+    behind = next(i for i, shard in enumerate(shards) if "000003-000" in index_of(shard))
+    last = shards[-1].read_bytes()
+    (tmp_path / "photos/2.png").write_bytes(whole)
+    shards[behind].unlink()
+    assert make_set(tmp_path / "set", recipe, 0.02, photos=tmp_path / "photos") == []
+    again = open_set(tmp_path / "set")
+    assert len(again.keys) == 6 and len(again.shards) == len(shards) and shards[-1].read_bytes() == last
+
+
+@pytest.mark.parametrize("shard_mb", [0, 0.04])
+def test_what_else_lies_in_the_folder_is_no_sample(built_forms, make_set, two_looks, tmp_path, shard_mb):
+    shutil.copytree(built_forms[bool(shard_mb)], tmp_path / "set")
+    (tmp_path / "set/.ipynb_checkpoints").mkdir()
+    make_set(tmp_path / "set", two_looks, shard_mb)
+    assert len(open_set(tmp_path / "set").keys) == 12
 
 
 def test_a_set_that_lost_samples_is_refused(make_set, tmp_path):

@@ -55,13 +55,6 @@ def test_what_is_cut_off_each_side_is_gone_from_photo_and_depth_alike(photos, tr
     assert depth[0].equal(5 * pixels[0] + 60)
 
 
-def test_a_photo_listed_twice_is_seen_in_two_ways(photos):
-    twice = PhotoDataset([*photos, photos[0]], seed=0)
-    first, second = ([twice[Visit(index, epoch, 16)] for epoch in range(5)] for index in (0, 4))
-    assert [visit[3] for visit in first] == [PhotoDataset(photos, seed=0)[Visit(0, epoch, 16)][3] for epoch in range(5)]
-    assert len({visit[3] for visit in first + second}) == 10
-
-
 def test_crops_reach_every_border_and_are_mirrored_half_of_the_time(photos):
     photo_set = PhotoDataset(photos, seed=0, cache_bytes=10**6)
     crops = torch.stack([photo_set[Visit(0, epoch, 36)][0] for epoch in range(200)]).int()

@@ -500,13 +500,24 @@ def test_folders_may_be_links_and_run_in_circles(tmp_path):
     assert sorted(name.rpartition("/")[2] for name in names) == ["1.png", "2.png"]
 
 
-def test_names_that_are_no_utf8_are_replaced_and_the_files_found(tmp_path):
+def test_names_that_are_no_utf8_are_spelled_out_and_the_files_found(tmp_path):
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
     write(path, UPRIGHT)
     (photo,) = find_photos(tmp_path)
-    assert (photo.name, photo_at(path).name, photo.path) == ("caf\ufffd.png", "caf\ufffd.png", path)
+    assert (photo.name, photo_at(path).name, photo.path) == (r"caf\xe9.png", r"caf\xe9.png", path)
     assert open_photo(photo.path).shape == UPRIGHT.shape
     assert isinstance(seed_of(0, str(path)), int)
+
+
+def test_two_names_that_are_no_utf8_stay_two(tmp_path):
+    for letter in (b"\xe8", b"\xe9"):
+        write(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf" + letter + b".png")), UPRIGHT)
+    assert len({photo.name for photo in find_photos(tmp_path)}) == 2
+
+
+def test_nor_that_of_one_whose_suffix_is_in_capitals(tmp_path):
+    make(tmp_path, "set/IMG_1.JPG", "set/day2/IMG_1.JPG", "set/depth/IMG_1.png")
+    assert [photo.depth and photo.depth.name for photo in find_photos(tmp_path / "set")] == ["IMG_1.png", None]
 
 
 def test_the_depth_of_another_photo_is_not_taken(tmp_path):
