@@ -43,7 +43,7 @@ fuzz: $(READY)  ## inputs that look for new ways through the code; installs athe
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/guided.py 100000
 
 parity: $(READY)  ## every stage by two processes under DDP, FSDP2 and ZeRO: the same steps (long)
-	$(TEST) -m slow tests/scale
+	$(TEST) -m "slow or not slow" tests/scale
 
 test-8bit: $(READY)  ## the tests of 8-bit text encoders; installs bitsandbytes
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[eightbit]'

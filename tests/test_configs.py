@@ -155,7 +155,7 @@ def leaves(node, path=()):
     if isinstance(node, dict):
         for key, value in node.items():
             yield from leaves(value, (*path, key))
-    elif not isinstance(node, list):
+    elif not (isinstance(node, list) and any(isinstance(each, dict) for each in node)):  # callbacks, which come with defaults
         yield path, node
 
 

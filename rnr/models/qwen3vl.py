@@ -133,7 +133,7 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         self.form, self._memory = Form(self.tokenizer), {}
         if gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.base = str(checkpoint)
+        self.base, self.dtype = str(checkpoint), self.model.dtype
         self.lora = self._choose_trainable(train_vision, train_merger, train_language, lora_rank)
 
     def loss(self, images: Tensor, diagnoses: Sequence[Diagnosis]) -> Tensor:
@@ -302,10 +302,14 @@ class Qwen3VLReasoner(ExactBuffers, Reasoner):
         return self.tokenizer.decode(answer.tokens).removesuffix(END_OF_TURN)
 
     def save(self, directory: Path) -> None:
-        """A plain transformers folder, adapters merged, and its :class:`ReasonerSettings` beside it; adapters
-        also by themselves, in peft's format, in ``adapter``."""
+        """A plain transformers folder in the type that the checkpoint had, adapters merged, and its :class:`ReasonerSettings`
+        beside it; adapters also by themselves, in peft's format, in ``adapter``."""
         directory = Path(directory)
-        self.model.save_pretrained(directory, state_dict=merged(self.model))
+        # FSDP2 trains in float32, and stages 2 and 3 would hold the reasoner as it was saved.
+        state = {name: t.to(self.dtype) if t.is_floating_point() else t for name, t in merged(self.model).items()}
+        self.model.save_pretrained(directory, state_dict=state)
+        self.model.config.dtype = self.dtype  # save_pretrained takes the model's
+        self.model.config.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
         if self.lora is not None:
             save_adapter(self.model, self.lora, self.base, directory / "adapter")

@@ -145,7 +145,6 @@ def test_two_processes_compute_together(tmp_path):
         assert dict(results) == {0: [[0], []], 1: [[0], []]}
 
 
-@pytest.mark.slow
 def test_weights_are_known_to_be_spread(tmp_path):
     """By FSDP2 for real, in one process; not while they are gathered, when processes may differ in what they do."""
     model = nn.Linear(2, 2)
@@ -162,7 +161,6 @@ def test_weights_are_known_to_be_spread(tmp_path):
         torch.distributed.destroy_process_group()
 
 
-@pytest.mark.slow
 def test_what_weights_dealt_out_compute_in_is_known(tmp_path):
     models = [nn.Linear(2, 2) for _ in range(2)]
     for model in models:

@@ -534,6 +534,19 @@ def test_what_cannot_be_trained_so_is_refused(how, said):
         tiny(train_vision=how, train_merger=how, train_language=how, lora_rank=4)
 
 
+def test_what_was_loaded_in_half_precision_is_saved_so_whatever_it_was_trained_in(tmp_path):
+    """FSDP2 trains in float32; the next stages hold the reasoner as it was saved."""
+    tiny().to(torch.bfloat16).model.save_pretrained(tmp_path / "public")
+    tiny().tokenizer.save_pretrained(tmp_path / "public")
+    reasoner = Qwen3VLReasoner(str(tmp_path / "public"), views=VIEWS)
+    assert reasoner.dtype == torch.bfloat16
+    for parameter in reasoner.parameters():
+        parameter.data = parameter.data.float()
+    reasoner.save(tmp_path / "saved")
+    again = Qwen3VLReasoner(str(tmp_path / "saved"))
+    assert {parameter.dtype for parameter in again.parameters()} == {torch.bfloat16}
+
+
 def test_adapters_start_at_nothing_and_are_merged_when_saved(tmp_path):
     images = photos(2)
     reasoner = tiny(lora_rank=4)

@@ -8,7 +8,7 @@ import yaml
 from rnr.stage_commands import StageCLI
 
 CONFIGS = Path(__file__).parent.parent.parent / "lightning_configs"
-STAGES = ("restorer_sft", *(pytest.param(name, marks=pytest.mark.slow) for name in ("reasoner_sft", "grpo")))
+STAGES = ("reasoner_sft", "restorer_sft", "grpo")
 STRATEGIES = {
     None: "DeepSpeedStrategy",
     "ddp": "DDPStrategy",

@@ -1,4 +1,4 @@
-"""Each filter makes a photo better that suffers from what it is for, and hardly harms one that does not."""
+"""Each filter makes a photo better that suffers from what it is for."""
 
 import pytest
 import torch
