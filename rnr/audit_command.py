@@ -65,7 +65,7 @@ class Audit:
 
     def version_rows(self) -> Rows:
         """By mean reward, the best first. 'to clean': the paired difference to the clean photo's reward; 'over clean': in how
-        many photos it is rewarded more. Photos that have no reward, for an answer did not parse, are left out of each."""
+        many photos it is rewarded more. Photos without a reward, for an answer did not parse, are left out of these three."""
         by_version: dict[str, Rows] = {}
         for row in self.versions:
             by_version.setdefault(row["version"], []).append(row)
@@ -74,13 +74,14 @@ class Audit:
         means = {name: each.nanmean().nan_to_num(-math.inf).item() for name, each in rewards.items()}
         for name in sorted(rewards, key=lambda name: -means[name]):
             apart = rewards[name] - rewards[CLEAN]
+            known = name != CLEAN and bool(apart.isfinite().any())
             to_clean = paired_interval(over_photos(apart, self.names))
             rows.append(
                 {
                     "": name,
                     "reward": f"{means[name]:+.1f}" if math.isfinite(means[name]) else "",
-                    "to clean": "" if name == CLEAN else f"{to_clean.mean:+.1f} [{to_clean.low:+.1f}, {to_clean.high:+.1f}]",
-                    "over clean": "" if name == CLEAN else f"{(apart[apart.isfinite()] > 0).double().mean():.0%}",
+                    "to clean": "" if not known else f"{to_clean.mean:+.1f} [{to_clean.low:+.1f}, {to_clean.high:+.1f}]",
+                    "over clean": "" if not known else f"{(apart[apart.isfinite()] > 0).double().mean():.0%}",
                     "PSNR (dB)": f"{_column(by_version[name], 'psnr').mean():.2f}",
                     "SSIM": f"{_column(by_version[name], 'ssim').mean():.4f}",
                 }

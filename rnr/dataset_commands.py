@@ -146,7 +146,7 @@ class Checks(Dataset):
             return self._check(key, self.built.read(key, FILES))
         except (ValueError, OSError, RuntimeError) as error:
             return Checked(key, str(error))
-        except (KeyError, TypeError) as error:  # something is not there, or of another kind
+        except (KeyError, TypeError, AttributeError) as error:  # something is not there, or of another kind
             return Checked(key, f"sample.json does not tell what it should ({error})")
 
     def _check(self, key: str, files: dict[str, bytes]) -> Checked:

@@ -101,7 +101,8 @@ def main(argv: Sequence[str]) -> int:
         files = {name: [run.folder / "test.csv" for run in runs if run.folder not in faults] for name, runs in rows.items()}
         files = {name: paths for name, paths in files.items() if paths}
         for name, why in (mismatched(files, START) if START in files else {}).items():
-            faults[args.output / name] = why
+            print(f"error: {name}: {why}", file=sys.stderr)
+            faults[rows[name][0].folder] = why
             del files[name]
         if lacking := {START, CONTROL} - set(files):
             print(f"error: there is no table without the row {sorted(lacking)[0]}", file=sys.stderr)

@@ -163,7 +163,7 @@ def assembled(template: str, found: Mapping[str, Record | None], labels: Mapping
 
     text = BLOCK.sub(with_tables, template) + _made_by([told for told in found.values() if told is not None])
     for name, folder in sorted(labels.items(), key=lambda label: -len(str(label[1]))):  # of one within another, that first
-        text = re.sub(rf"{re.escape(str(folder))}(?![\w-])", f"${name}", text)
+        text = re.sub(rf"(?<![\w.-]){re.escape(str(folder))}(?![\w-]|\.\w)", f"${name}", text)
     return text
 
 

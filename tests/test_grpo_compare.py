@@ -70,8 +70,12 @@ def test_a_run_of_other_photos_is_told_and_the_rest_shown(said, tmp_path, capsys
         file.write("c,10,20,0.5,50\n")
     assert main(argv) == 1
     table = (tmp_path / "out" / "compare.md").read_text()
-    assert "- out/awr: out/awr_0/test.csv: other photos than the rest" in table
+    assert "- out/awr_0: out/awr_0/test.csv: other photos than the rest" in table
     assert "| anchored" in table and "| awr" not in table
+    with (tmp_path / "out/control_0/test.csv").open("a") as file:
+        file.write("c,10,20,0.5,50\n")
+    assert main(argv) == 1
+    assert "error: control: out/control_0/test.csv: other photos" in capsys.readouterr().err
 
 
 def test_each_folder_of_photos_has_tables_of_its_own(said, tmp_path):

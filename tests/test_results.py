@@ -228,5 +228,6 @@ def test_the_command_line_knows_it(here, monkeypatch, capsys):
 
 def test_a_label_stands_for_its_folder_and_no_other():
     labels = {"D": Path("/data/x"), "E": Path("/data/x2"), "F": Path("/data/x/in")}
-    text = results.assembled("/data/x2/a, /data/x/a, [/data/x], /data/x/in/b, /data/x3\n", {}, labels)
-    assert text.startswith("$E/a, $D/a, [$D], $F/b, /data/x3\n")
+    said = "/data/x2/a, /data/x/a, [/data/x], /data/x/in/b, /data/x3, /data/x.bak/a, /mnt/data/x/a, /data/x.\n"
+    text = results.assembled(said, {}, labels)
+    assert text.startswith("$E/a, $D/a, [$D], $F/b, /data/x3, /data/x.bak/a, /mnt/data/x/a, $D.\n")

@@ -1,5 +1,6 @@
 """A loader of training batches that can go on in the middle of an epoch."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -16,16 +17,16 @@ from rnr.data.pairs import PairDataset, PairStream
 def unmoved(worker: int) -> None:
     """For ``worker_init_fn``: a worker ends by a SIGTERM of the process that it reads for, not by one that its whole group is
     sent. That process finishes its step first, and then ends it. (Where a signal does not tell who sent it, as on macOS, it
-    ends by any.)"""
+    ends by any; a worker that was spawned may, too, by the threads that it had before.)"""
     if not hasattr(signal, "sigwaitinfo"):
         return
-    parent = os.getppid()
+    parent = multiprocessing.parent_process().pid  # of a fork server's, not the server
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     def listen() -> None:
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
             pass
-        os._exit(1)
+        os._exit(0)  # as torch's own handler does: it takes any other status for a crash
 
     threading.Thread(target=listen, daemon=True).start()
 

@@ -98,7 +98,8 @@ class _Fixed(Aim):
 
 @dataclass(frozen=True)
 class Own(_Fixed):
-    """M is the first candidate of the rollout, which is what ``restore`` gives; the others are its exploration."""
+    """M is the first candidate of the rollout, which is what ``restore`` gives (but for what a restorer leaves out while it
+    trains); the others are its exploration."""
 
     def predict(self, restorer: Policy, batch: DegradedBatch, given: Given, images: Tensor) -> Prediction:
         return Prediction(restorer.rollout(batch.degraded, given, batch.seed, 1), images)

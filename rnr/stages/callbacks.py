@@ -13,6 +13,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from rnr.stages.checkpoints import CHECKPOINTS, LAST, PREVIOUS, CheckpointError, StraightToDisk, commit, remove, seal
 from rnr.stages.sharding import savable
@@ -55,8 +56,10 @@ class KeepCheckpoint(Checkpoint):
             trainer.strategy.checkpoint_io = StraightToDisk()
         for callback in trainer.callbacks[trainer.callbacks.index(self) :]:
             if isinstance(callback, WeightAveraging):  # Lightning leaves one that is a Checkpoint too where it stands
-                raise ValueError(f"{type(callback).__name__} must stand before {type(self).__name__} among the callbacks: "
-                                 f"what is kept after a step would lack that step's average")  # fmt: skip
+                raise MisconfigurationException(
+                    f"{type(callback).__name__} must stand before {type(self).__name__} among the callbacks: "
+                    f"what is kept after a step would lack that step's average"
+                )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._written_at, self._step, self._told_by = time.monotonic(), trainer.global_step, None

@@ -1,4 +1,5 @@
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,17 @@ def test_a_photo_that_became_readable_goes_into_a_shard_that_is_made_anew(small_
     assert make_set(tmp_path / "set", recipe, 0.02, photos=tmp_path / "photos") == []
     again = open_set(tmp_path / "set")
     assert len(again.keys) == 6 and len(again.shards) == len(shards) and shards[-1].read_bytes() == last
+
+
+def test_a_copy_of_a_shard_and_one_without_samples_are_no_part_of_it(built_forms, make_set, two_looks, tmp_path):
+    shutil.copytree(built_forms[1], tmp_path / "set")
+    shutil.copy(tmp_path / "set/shard-000000.tar", tmp_path / "set/shard-000000 (copy).tar")
+    with tarfile.open(tmp_path / "set/shard-000099.tar", "w"):
+        pass
+    (tmp_path / "set/shard-000001.tar").unlink()
+    assert make_set(tmp_path / "set", two_looks, 0.04) == []
+    made, there = (contents(root) for root in (tmp_path / "set", built_forms[1]))
+    assert {name: made[name] for name in there} == there and len(open_set(tmp_path / "set").keys) == 12
 
 
 @pytest.mark.parametrize("shard_mb", [0, 0.04])

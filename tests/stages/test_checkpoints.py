@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning import Callback
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors.torch import load_file
 from tiny_stages import tiny_data, tiny_stage, tiny_trainer
 
@@ -57,7 +58,7 @@ def test_a_folder_that_was_never_sealed_is_torn(sealed):
 
 def test_an_average_that_would_come_after_the_checkpoint_is_refused(tmp_path):
     trainer = tiny_trainer(tmp_path, 1, callbacks=[KeepCheckpoint(), BestAverage()])
-    with pytest.raises(ValueError, match="BestAverage must stand before KeepCheckpoint"):
+    with pytest.raises(MisconfigurationException, match="BestAverage must stand before KeepCheckpoint"):
         trainer.fit(tiny_stage("restorer_sft"), tiny_data())
 
 
