@@ -17,7 +17,7 @@ from rnr.data.pairs import PairDataset, PairStream
 def unmoved(worker: int) -> None:
     """For ``worker_init_fn``: a worker ends by a SIGTERM of the process that it reads for, not by one that its whole group is
     sent. That process finishes its step first, and then ends it. (Where a signal does not tell who sent it, as on macOS, it
-    ends by any; a worker that was spawned may, too, by the threads that it had before.)"""
+    ends by any; one that was not forked from that process may, too, by the threads that it had before.)"""
     if not hasattr(signal, "sigwaitinfo"):
         return
     parent = multiprocessing.parent_process().pid  # of a fork server's, not the server
