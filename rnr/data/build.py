@@ -24,7 +24,6 @@ from rnr.data.sample import Recipe, make
 
 LEFTOVER = re.compile(r"(dataset\.json|shard-\d{6}\.tar|\d{6}-\d{3})\.part")
 """What a build leaves that was killed."""
-SHARD = re.compile(r"shard-\d{6}\.tar")
 
 Report = Callable[[str | None], None]
 """Called once a sample: with what is wrong if it could not be made, and with None otherwise."""
@@ -183,7 +182,7 @@ def _shards_there(root: Path, keys: Sequence[str]) -> tuple[set[str], list[Gap]]
     done, gaps, number, place = set(), [], 0, 0
     for shard in shards_in(root):
         places = [place_of[key] for key in index_of(shard) if key in place_of]
-        if not places or not SHARD.fullmatch(shard.name):  # a copy, or nothing of this set
+        if not places:  # nothing of this set
             continue
         here = int(shard.stem.removeprefix("shard-"))
         if here > number:

@@ -155,7 +155,8 @@ def photo_of(key: str) -> int:
 
 
 def shards_in(root: Path) -> list[Path]:
-    return sorted(root.glob("shard-*.tar"))
+    """Not copies that lie beside them."""
+    return sorted(root.glob(f"shard-{6 * '[0-9]'}.tar"))
 
 
 def index_of(shard: Path) -> dict[str, dict[str, tuple[str, int, int]]]:

@@ -121,7 +121,7 @@ def test_what_others_have_begun_stays(make_set, tmp_path, name):
 
 @pytest.mark.parametrize("lost", [(0,), (1,), (1, 3), (1, 2), "last", "all"])
 def test_shards_that_were_deleted_are_made_anew_and_no_other_is_touched(
-    built_forms, make_set, two_looks, tmp_path, lost, monkeypatch
+    built_forms, make_set, two_looks, tmp_path, lost
 ):
     shutil.copytree(built_forms[1], tmp_path / "set")
     shards = open_set(tmp_path / "set").shards
@@ -160,7 +160,9 @@ def test_a_copy_of_a_shard_and_one_without_samples_are_no_part_of_it(built_forms
     (tmp_path / "set/shard-000001.tar").unlink()
     assert make_set(tmp_path / "set", two_looks, 0.04) == []
     made, there = (contents(root) for root in (tmp_path / "set", built_forms[1]))
-    assert {name: made[name] for name in there} == there and len(open_set(tmp_path / "set").keys) == 12
+    assert {name: made[name] for name in there} == there
+    again = open_set(tmp_path / "set")
+    assert len(again.keys) == 12 and not any("copy" in path.name for path in again.shards), "nor read twice as a stream"
 
 
 @pytest.mark.parametrize("shard_mb", [0, 0.04])

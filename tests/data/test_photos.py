@@ -515,7 +515,7 @@ def test_two_names_that_are_no_utf8_stay_two(tmp_path):
     assert len({photo.name for photo in find_photos(tmp_path)}) == 2
 
 
-def test_nor_that_of_one_whose_suffix_is_in_capitals(tmp_path):
+def test_the_depth_of_a_photo_whose_suffix_is_in_capitals_is_not_anothers(tmp_path):
     make(tmp_path, "set/IMG_1.JPG", "set/day2/IMG_1.JPG", "set/depth/IMG_1.png")
     assert [photo.depth and photo.depth.name for photo in find_photos(tmp_path / "set")] == ["IMG_1.png", None]
 
